@@ -1,0 +1,151 @@
+//! The data folder: who may use it, and what is where in it.
+//!
+//! ```text
+//! FORMAT        the layout's version        identity.json   who this member is
+//! LOCK          held while in use           peers.json      who the others are, for a re-seed
+//! log/          entries and ballots         watermark       what the log must at least hold
+//! state/        applied state               snapshots/      checked snapshot files
+//! quarantine-N/ what was set aside
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use crate::files;
+
+/// The layout that this version writes.
+const FORMAT: u32 = 1;
+/// Stores that were set aside and are kept for whoever wants to look.
+const KEPT_QUARANTINES: usize = 2;
+
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path} is in use by another server: stop it, or give this one a folder of its own")]
+    Locked { path: PathBuf },
+    #[error(
+        "{path} was written by a newer version (format {found}, this version knows {FORMAT}): upgrade, nothing was changed"
+    )]
+    Newer { path: PathBuf, found: u32 },
+    #[error("{path} is not readable as a version number: this is not a data folder of ChainFire, or it is damaged")]
+    Format { path: PathBuf },
+}
+
+/// The claim of one process to a data folder. The system drops it with the process.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+/// Paths inside a data folder.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    /// Takes a folder into use, making it if needed.
+    pub fn take(root: &Path) -> Result<(Self, FolderLock), FolderError> {
+        let folder = Self { root: root.to_owned() };
+        std::fs::create_dir_all(root).map_err(|source| folder.io(source))?;
+        let path = root.join("LOCK");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|source| folder.io(source))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(FolderError::Locked { path: root.to_owned() }),
+            Err(errno) => return Err(folder.io(errno.into())),
+        }
+        folder.check_format()?;
+        Ok((folder, FolderLock { _file: file }))
+    }
+
+    fn check_format(&self) -> Result<(), FolderError> {
+        let path = self.root.join("FORMAT");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => match text.trim().parse::<u32>() {
+                Ok(found) if found > FORMAT => Err(FolderError::Newer { path, found }),
+                Ok(_) => Ok(()),
+                Err(_) => Err(FolderError::Format { path }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                files::replace(&path, format!("{FORMAT}\n").as_bytes()).map_err(|source| self.io(source))
+            }
+            Err(source) => Err(self.io(source)),
+        }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    pub fn watermark(&self) -> PathBuf {
+        self.root.join("watermark")
+    }
+
+    pub fn identity(&self) -> PathBuf {
+        self.root.join("identity.json")
+    }
+
+    pub fn peers(&self) -> PathBuf {
+        self.root.join("peers.json")
+    }
+
+    /// Sets the whole store aside. Its parts are moved, none is deleted; the oldest such sets are.
+    pub fn quarantine(&self) -> Result<PathBuf, FolderError> {
+        let mut number = files::unix_seconds();
+        let mut aside = self.root.join(format!("quarantine-{number}"));
+        while aside.exists() {
+            number += 1;
+            aside = self.root.join(format!("quarantine-{number}"));
+        }
+        std::fs::create_dir(&aside).map_err(|source| self.io(source))?;
+        for part in ["log", "watermark", "state", "snapshots"] {
+            match std::fs::rename(self.root.join(part), aside.join(part)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(self.io(source)),
+            }
+        }
+        files::sync_folder(&self.root).map_err(|source| self.io(source))?;
+        self.forget_old_quarantines();
+        Ok(aside)
+    }
+
+    fn forget_old_quarantines(&self) {
+        let mut kept: Vec<PathBuf> = std::fs::read_dir(&self.root)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with("quarantine-"))
+            })
+            .collect();
+        kept.sort();
+        for path in kept.iter().rev().skip(KEPT_QUARANTINES) {
+            // What stays is removed the next time.
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+
+    fn io(&self, source: io::Error) -> FolderError {
+        FolderError::Io {
+            path: self.root.clone(),
+            source,
+        }
+    }
+}

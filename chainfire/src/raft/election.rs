@@ -1,0 +1,295 @@
+//! Who stands for election, and when. openraft 0.9 has no pre-vote and draws its timeout once per
+//! process, so its own elections are switched off and this decides.
+//!
+//! ```text
+//!              heard from a leader
+//!         ┌──────────────────────────┐
+//!         ▼                          │
+//!     following ──silent: lease + my turn──► asking ──a quorum would vote──► standing ──► leading
+//!         ▲                                    │                                │            │
+//!         └──────────── refused ◄──────────────┴────────────────────────────────┘            │
+//!         └───────────────────── no quorum for two leases: stand aside ◄─────────────────────┘
+//! ```
+//! What must never happen: a member that was cut off or stopped comes back and topples a healthy leader;
+//! a leader that nobody can answer keeps its followers waiting by sending heartbeats.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use openraft::storage::RaftLogStorage;
+use openraft::{LogState, ServerState};
+use rand::RngExt;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::contact::LeaderContact;
+use super::network::Peers;
+use super::timing::Timing;
+use super::types::{LogId, MemberId, Membership, Raft};
+use crate::log::LogStore;
+use crate::metrics::RaftMetrics;
+use crate::proto;
+
+/// How often a leader looks at its own quorum.
+const WATCH_EVERY: Duration = Duration::from_millis(100);
+
+/// The task that stands for election.
+pub struct Elections {
+    pub id: MemberId,
+    pub raft: Raft,
+    pub log: LogStore,
+    pub peers: Arc<Peers>,
+    pub contact: Arc<LeaderContact>,
+    pub timing: Timing,
+    pub metrics: Arc<RaftMetrics>,
+}
+
+/// What the member knows of itself when it decides.
+struct Standing {
+    state: ServerState,
+    membership: Membership,
+    term: u64,
+    quorum_silent_for: Option<Duration>,
+}
+
+impl Elections {
+    pub async fn run(self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.decide_forever() => {}
+        }
+    }
+
+    async fn decide_forever(&self) {
+        let mut turn = self.turn(&self.standing().membership);
+        loop {
+            let standing = self.standing();
+            if standing.state == ServerState::Leader {
+                self.contact.heard();
+                self.lead(&standing).await;
+                continue;
+            }
+            self.raft.runtime_config().heartbeat(true);
+            if !is_voter(&standing.membership, self.id) {
+                tokio::time::sleep(WATCH_EVERY).await;
+                continue;
+            }
+            let alone = standing.membership.voter_ids().count() == 1;
+            let wanted = self.timing.lease + turn;
+            let silence = self.contact.silence();
+            if !alone && silence < wanted {
+                tokio::time::sleep(wanted - silence).await;
+                continue;
+            }
+            turn = self.turn(&standing.membership);
+            if alone || self.quorum_would_vote(&standing).await {
+                self.stand().await;
+            } else {
+                self.metrics.pre_votes_lost.inc();
+                tokio::time::sleep(turn).await;
+            }
+        }
+    }
+
+    /// How long after the lease this member's turn comes: one after the other, and never quite the same.
+    fn turn(&self, membership: &Membership) -> Duration {
+        let place = membership.voter_ids().filter(|id| *id < self.id).count();
+        let place = u32::try_from(place).unwrap_or(0);
+        self.timing.stagger * place + self.timing.stagger.mul_f64(rand::rng().random_range(0.1..0.9))
+    }
+
+    fn standing(&self) -> Standing {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        Standing {
+            state: metrics.state,
+            membership: metrics.membership_config.membership().clone(),
+            term: metrics.current_term,
+            quorum_silent_for: metrics.millis_since_quorum_ack.map(Duration::from_millis),
+        }
+    }
+
+    /// Stands, and waits until it is known who leads or the time for answers is over.
+    async fn stand(&self) {
+        self.metrics.elections.inc();
+        if let Err(fatal) = self.raft.trigger().elect().await {
+            tracing::error!(%fatal, "cannot stand for election");
+        }
+        let mut known = self.raft.metrics();
+        let decided = known.wait_for(|metrics| metrics.current_leader.is_some());
+        let _ = tokio::time::timeout(self.timing.vote_deadline, decided).await;
+    }
+
+    /// A leader that hears no quorum gives way: without its heartbeats the others are free to elect.
+    async fn lead(&self, standing: &Standing) {
+        let alone = standing.membership.voter_ids().count() == 1;
+        if alone
+            || standing
+                .quorum_silent_for
+                .is_none_or(|silence| silence < self.timing.lease * 2)
+        {
+            self.raft.runtime_config().heartbeat(true);
+            tokio::time::sleep(WATCH_EVERY).await;
+            return;
+        }
+        tracing::warn!("no quorum answers this leader; it gives way");
+        self.metrics.stood_aside.inc();
+        self.raft.runtime_config().heartbeat(false);
+        // Time for the others to elect; then it tries to reach them again.
+        let mut known = self.raft.metrics();
+        let deposed = known.wait_for(|metrics| metrics.state != ServerState::Leader);
+        let _ = tokio::time::timeout(self.timing.lease * 3, deposed).await;
+        self.raft.runtime_config().heartbeat(true);
+        let _ = self.raft.trigger().heartbeat().await;
+        tokio::time::sleep(self.timing.lease).await;
+    }
+
+    /// Asks every voter. Nothing is changed anywhere by asking.
+    async fn quorum_would_vote(&self, standing: &Standing) -> bool {
+        let Ok(LogState { last_log_id: last, .. }) = self.log.clone().get_log_state().await else {
+            return false;
+        };
+        let request = proto::PreVoteRequest {
+            candidate: self.id,
+            term: standing.term + 1,
+            last: last.map(proto::LogId::from),
+            ..proto::PreVoteRequest::default()
+        };
+        let deadline = Instant::now() + self.timing.vote_deadline;
+        let mut asked = FuturesUnordered::new();
+        for id in standing.membership.voter_ids().filter(|id| *id != self.id) {
+            let Some(peer) = standing.membership.get_node(&id) else {
+                continue;
+            };
+            let request = request.clone();
+            asked.push(async move { (id, self.peers.pre_vote(id, &peer.address, request, deadline).await) });
+        }
+        let mut granted = vec![self.id];
+        loop {
+            if has_quorum(&standing.membership, &granted) {
+                return self.contact.silence() >= self.timing.lease;
+            }
+            match asked.next().await {
+                Some((id, Ok(reply))) if reply.granted => granted.push(id),
+                Some((id, Ok(reply))) => tracing::debug!(id, reason = %reply.reason, "would not vote for this member"),
+                Some((id, Err(status))) => tracing::debug!(id, reason = %status.message(), "did not say"),
+                None => return false,
+            }
+        }
+    }
+}
+
+fn is_voter(membership: &Membership, id: MemberId) -> bool {
+    membership.voter_ids().any(|voter| voter == id)
+}
+
+/// Whether these members are a majority of every set of voters.
+pub fn has_quorum(membership: &Membership, ids: &[MemberId]) -> bool {
+    membership.get_joint_config().iter().all(|voters| {
+        let present = voters.iter().filter(|voter| ids.contains(voter)).count();
+        present * 2 > voters.len()
+    })
+}
+
+/// What is asked when somebody would like to stand.
+#[derive(Debug)]
+pub struct PreVote {
+    pub leading: bool,
+    pub silence: Duration,
+    pub lease: Duration,
+    pub my_last: Option<LogId>,
+    pub candidate_last: Option<LogId>,
+}
+
+impl PreVote {
+    /// Whether this member would vote for the candidate, or why not.
+    pub fn answer(&self) -> Result<(), String> {
+        if self.leading {
+            return Err("this member leads".to_owned());
+        }
+        if self.silence < self.lease {
+            return Err(format!("a leader was heard {} ms ago", self.silence.as_millis()));
+        }
+        if self.candidate_last < self.my_last {
+            return Err("the candidate's log is behind".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::raft::types::Peer;
+
+    fn membership(sets: &[&[MemberId]]) -> Membership {
+        let nodes: BTreeMap<MemberId, Peer> = sets
+            .iter()
+            .flat_map(|set| set.iter())
+            .map(|id| (*id, Peer::default()))
+            .collect();
+        Membership::new(
+            sets.iter()
+                .map(|set| set.iter().copied().collect::<BTreeSet<_>>())
+                .collect(),
+            nodes,
+        )
+    }
+
+    #[test]
+    fn a_quorum_is_a_majority_of_every_set() {
+        let stable = membership(&[&[1, 2, 3]]);
+        assert!(has_quorum(&stable, &[1, 3]));
+        assert!(!has_quorum(&stable, &[1]));
+        assert!(!has_quorum(&stable, &[1, 7, 8]));
+        let joint = membership(&[&[1, 2, 3], &[3, 4, 5]]);
+        assert!(!has_quorum(&joint, &[1, 2]));
+        assert!(has_quorum(&joint, &[1, 3, 4]));
+    }
+
+    fn question() -> PreVote {
+        PreVote {
+            leading: false,
+            silence: Duration::from_secs(2),
+            lease: Duration::from_secs(1),
+            my_last: None,
+            candidate_last: None,
+        }
+    }
+
+    #[test]
+    fn nobody_is_voted_for_while_a_leader_is_heard() {
+        assert!(question().answer().is_ok());
+        let heard = PreVote {
+            silence: Duration::from_millis(999),
+            ..question()
+        };
+        assert!(heard.answer().is_err());
+        let leading = PreVote {
+            leading: true,
+            ..question()
+        };
+        assert!(leading.answer().is_err());
+    }
+
+    #[test]
+    fn nobody_is_voted_for_whose_log_is_behind() {
+        let at = |index| Some(LogId::new(openraft::CommittedLeaderId::new(1, 1), index));
+        let behind = PreVote {
+            my_last: at(5),
+            candidate_last: at(4),
+            ..question()
+        };
+        assert!(behind.answer().is_err());
+        let level = PreVote {
+            my_last: at(5),
+            candidate_last: at(5),
+            ..question()
+        };
+        assert!(level.answer().is_ok());
+    }
+}

@@ -1,0 +1,9 @@
+//! The gRPC faces of a member.
+
+mod cluster;
+mod kv;
+mod server;
+
+pub use cluster::ClusterService;
+pub use kv::KvService;
+pub use server::{Server, ServerError};

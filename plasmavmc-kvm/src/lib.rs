@@ -1,0 +1,11 @@
+//! One QEMU: how it is started, spoken to and found again.
+//!
+//! Owns: the command line (a pure function of the specification), the process and its identity, the QMP
+//! and guest-agent transports, adoption after a restart, disk images, and the probe that finds out which
+//! accelerator really runs a guest. They come with the issue that brings the first VM; there is no code
+//! here before.
+//!
+//! Must never: decide where or whether a VM runs, know of the store or of other hosts, take a process for
+//! dead because it does not answer, or let a guest execute that nobody told to.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,167 @@
+//! What is wanted of a VM: the part of its record that its owner decides.
+
+mod device;
+mod policy;
+
+use std::ops::Deref;
+
+use serde::{Deserialize, Serialize};
+
+use crate::invalid::Checks;
+use crate::{Invalid, Label, VmName};
+
+pub use device::{Disk, DiskBus, DiskFormat, DiskLocation, MacAddress, Nic, NicModel};
+pub use policy::{AgentPolicy, Dependency, DependencyReached, Firmware, HaPolicy, RestartPolicy};
+
+const MAX_VCPUS: u32 = 255;
+/// Below this no firmware starts.
+const MIN_MEMORY_MB: u64 = 16;
+const MAX_MEMORY_MB: u64 = 16 * 1024 * 1024;
+const MAX_DISKS: usize = 32;
+const MAX_NICS: usize = 16;
+const MAX_DEPENDENCIES: usize = 64;
+const MAX_START_DELAY_S: u32 = 3600;
+pub(crate) const DEFAULT_PRIORITY: u8 = 100;
+
+/// The fields of a specification, to be filled in freely and then checked by [`VmSpec::new`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpecFields {
+    pub name: VmName,
+    pub vcpus: u32,
+    pub memory_mb: u64,
+    #[serde(default)]
+    pub disks: Vec<Disk>,
+    #[serde(default)]
+    pub nics: Vec<Nic>,
+    #[serde(default)]
+    pub firmware: Firmware,
+    /// Disks and NICs by name, first tried first. Empty: the disks in their order, then the NICs.
+    #[serde(default)]
+    pub boot_order: Vec<Label>,
+    #[serde(default)]
+    pub agent: AgentPolicy,
+    #[serde(default)]
+    pub ha: HaPolicy,
+    /// Higher goes first, in start, failover and drain; the other way round in stop.
+    #[serde(default = "default_priority")]
+    pub priority: u8,
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    #[serde(default)]
+    pub depends_on: Vec<Dependency>,
+    /// How long to wait before this VM starts, once everything it depends on is there.
+    #[serde(default)]
+    pub start_delay_s: u32,
+}
+
+fn default_priority() -> u8 {
+    DEFAULT_PRIORITY
+}
+
+impl VmSpecFields {
+    /// A VM with a name and a size, and the default for all the rest.
+    pub fn new(name: VmName, vcpus: u32, memory_mb: u64) -> Self {
+        Self {
+            name,
+            vcpus,
+            memory_mb,
+            disks: Vec::new(),
+            nics: Vec::new(),
+            firmware: Firmware::default(),
+            boot_order: Vec::new(),
+            agent: AgentPolicy::default(),
+            ha: HaPolicy::default(),
+            priority: DEFAULT_PRIORITY,
+            restart: RestartPolicy::default(),
+            depends_on: Vec::new(),
+            start_delay_s: 0,
+        }
+    }
+}
+
+/// A checked specification. Read its fields through it; change it with [`VmSpec::edit`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "VmSpecFields", into = "VmSpecFields")]
+pub struct VmSpec(VmSpecFields);
+
+impl VmSpec {
+    pub fn new(fields: VmSpecFields) -> Result<Self, Invalid> {
+        let mut checks = Checks::of("VM spec");
+        checks.require_range("vcpus", fields.vcpus, 1..=MAX_VCPUS);
+        checks.require_range("memory_mb", fields.memory_mb, MIN_MEMORY_MB..=MAX_MEMORY_MB);
+        check_devices(&fields, &mut checks);
+        check_boot_order(&fields, &mut checks);
+        fields.restart.check(&mut checks);
+        checks.require_at_most("depends_on", fields.depends_on.len(), MAX_DEPENDENCIES);
+        let needed = fields.depends_on.iter().map(|dependency| dependency.vm);
+        checks.require_unique(needed, |index| format!("depends_on[{index}].vm"));
+        checks.require_range("start_delay_s", fields.start_delay_s, 0..=MAX_START_DELAY_S);
+        checks.finish(Self(fields))
+    }
+
+    /// The specification with a change, checked again.
+    pub fn edit(&self, change: impl FnOnce(&mut VmSpecFields)) -> Result<Self, Invalid> {
+        let mut fields = self.0.clone();
+        change(&mut fields);
+        Self::new(fields)
+    }
+}
+
+fn check_devices(fields: &VmSpecFields, checks: &mut Checks) {
+    let VmSpecFields { disks, nics, .. } = fields;
+    checks.require_at_most("disks", disks.len(), MAX_DISKS);
+    checks.require_at_most("nics", nics.len(), MAX_NICS);
+    for (index, disk) in disks.iter().enumerate() {
+        disk.check(&format!("disks[{index}]"), checks);
+    }
+    // Boot order names disks and NICs alike, so they share one space of names.
+    let names = disks
+        .iter()
+        .map(|disk| &disk.name)
+        .chain(nics.iter().map(|nic| &nic.name));
+    checks.require_unique(names, |index| match index.checked_sub(disks.len()) {
+        None => format!("disks[{index}].name"),
+        Some(nic) => format!("nics[{nic}].name"),
+    });
+    let locations = disks.iter().map(|disk| &disk.location);
+    checks.require_unique(locations, |index| format!("disks[{index}].location"));
+    checks.require_unique(nics.iter().map(|nic| nic.mac), |index| format!("nics[{index}].mac"));
+}
+
+fn check_boot_order(fields: &VmSpecFields, checks: &mut Checks) {
+    let field = |index| format!("boot_order[{index}]");
+    for (index, name) in fields.boot_order.iter().enumerate() {
+        let is_disk = fields.disks.iter().any(|disk| disk.name == *name);
+        let is_nic = fields.nics.iter().any(|nic| nic.name == *name);
+        checks.require(is_disk || is_nic, field(index), || {
+            format!("names {name}, which is no disk and no NIC")
+        });
+    }
+    checks.require_unique(&fields.boot_order, field);
+}
+
+impl Deref for VmSpec {
+    type Target = VmSpecFields;
+
+    fn deref(&self) -> &VmSpecFields {
+        &self.0
+    }
+}
+
+impl TryFrom<VmSpecFields> for VmSpec {
+    type Error = Invalid;
+
+    fn try_from(fields: VmSpecFields) -> Result<Self, Invalid> {
+        Self::new(fields)
+    }
+}
+
+impl From<VmSpec> for VmSpecFields {
+    fn from(spec: VmSpec) -> Self {
+        spec.0
+    }
+}
+
+#[cfg(test)]
+mod tests;

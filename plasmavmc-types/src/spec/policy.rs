@@ -1,0 +1,90 @@
+//! What to do with a VM when something happens to it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::VmId;
+use crate::invalid::Checks;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Firmware {
+    #[default]
+    Bios,
+    Uefi {
+        #[serde(default)]
+        secure_boot: bool,
+    },
+}
+
+/// Whether graceful actions depend on the guest agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentPolicy {
+    /// A graceful action begins only if the agent has just answered.
+    #[default]
+    Required,
+    /// The guest has no agent: graceful actions press the ACPI button and hope.
+    None,
+}
+
+/// Whether a VM is leased: frozen when its host loses contact, and started elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HaPolicy {
+    /// Where the cluster and the disks allow it.
+    #[default]
+    Auto,
+    /// Refused where they do not.
+    On,
+    Off,
+}
+
+/// What to do when QEMU dies by itself. A guest that powers itself off has not crashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum RestartPolicy {
+    Never,
+    /// Restart, with growing pauses, at most `tries` times within any `window_s` seconds.
+    OnCrash {
+        tries: u32,
+        window_s: u32,
+    },
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        RestartPolicy::OnCrash {
+            tries: 3,
+            window_s: 600,
+        }
+    }
+}
+
+impl RestartPolicy {
+    pub(crate) fn check(self, checks: &mut Checks) {
+        if let RestartPolicy::OnCrash { tries, window_s } = self {
+            checks.require_range("restart.on_crash.tries", tries, 1..=100);
+            checks.require_range("restart.on_crash.window_s", window_s, 10..=86_400);
+        }
+    }
+}
+
+/// Another VM that has to be there first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dependency {
+    pub vm: VmId,
+    #[serde(default)]
+    pub until: DependencyReached,
+}
+
+/// When a dependency counts as there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DependencyReached {
+    /// Its QEMU executes.
+    Running,
+    /// Its agent answered after this boot; without an agent, as `running`.
+    #[default]
+    Ready,
+}

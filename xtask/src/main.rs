@@ -1,0 +1,206 @@
+//! The tree's own commands: `cargo xtask <command>`.
+//!
+//! One place that knows how this tree is set up, checked, tested and shown, so that a person, a script
+//! and the CI all run the same thing. It must never depend on another crate of the workspace (it has to
+//! build when they do not), and nothing it starts may outlive it.
+
+#![forbid(unsafe_code)]
+
+mod absent;
+mod checkout;
+mod deadline;
+mod demo;
+mod remote;
+mod setup;
+mod step;
+mod test;
+mod tidy;
+mod verify;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::checkout::Checkout;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "The commands of the PlasmaVMC tree",
+    long_about = "The commands of the PlasmaVMC tree. Every one can be run from a fresh clone: what a command \
+                  needs and does not find, it installs first (see `setup`).",
+    after_help = "Start here:\n  \
+                  cargo xtask demo           three ChainFire members; the leader is killed; writes go on\n  \
+                  cargo xtask test           everything the CI runs, in the same order\n  \
+                  cargo xtask test --quick   without the tests that start processes and namespaces\n\n\
+                  Exit status: 0 done, 1 failed, 2 wrong usage or not there yet."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show a ChainFire cluster on this machine that survives the kill of its leader
+    #[command(
+        long_about = "Builds `chainfire`, starts three members on loopback addresses in a temporary folder, writes, kills \
+                      the leader with SIGKILL, measures how long until writes are accepted again, checks that every \
+                      acknowledged write is still there, and brings the killed member back. Then it leaves the cluster \
+                      up until Ctrl-C and prints what to try. Nothing remains afterwards."
+    )]
+    Demo {
+        /// Do the same and exit: status 0 only if every step succeeded
+        #[arg(long)]
+        check: bool,
+    },
+    /// Run everything the CI runs: setup, verify, all tests
+    #[command(
+        long_about = "Runs `setup`, then `verify`, then builds all binaries and runs all tests: with cargo-nextest where \
+                      it is installed (`cargo test` for the documentation examples), else with `cargo test`. The last \
+                      lines are the test runner's own summary.\n\n\
+                      Tests that start processes find the binary under test in CHAINFIRE_BIN, which this command sets."
+    )]
+    Test {
+        /// Leave out the package plasmavmc-tests: no namespaces, no processes, seconds instead of minutes
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Check without changing a file: format, clippy, tidy, licences and sources of dependencies
+    Verify,
+    /// Check the rules of this tree that no compiler knows
+    #[command(long_about = "Checks the rules of this tree that no compiler knows:\n  \
+                      layers     which crate may depend on which (ARCHITECTURE.md)\n  \
+                      purity     no I/O, clock, randomness or hash order in plasmavmc-core and plasmavmc-types\n  \
+                      sizes      files over 400 lines and functions over 70 may only shrink (xtask/sizes.toml)\n  \
+                      leftovers  no unfinished marks, debug macros or ignored tests\n\n\
+                      `cargo test -p xtask` runs the same checks.")]
+    Tidy {
+        /// Rewrite xtask/sizes.toml with today's sizes; the difference shows up in review
+        #[arg(long)]
+        bless: bool,
+    },
+    /// Compare with a peer on this machine; the last line is one JSON object
+    #[command(after_help = "Kinds: kv\nNot there yet: vm, cluster, failover, guest, apply\n\n\
+                            `cargo xtask bench kv --help` lists the options of a kind.")]
+    Bench(Forwarded),
+    /// Break things on purpose and check that nothing was lost; the last line is one JSON object
+    #[command(after_help = "Kinds: kv, corrupt\nNot there yet: ha, channel\n\n\
+                            `cargo xtask torture kv --help` lists the options of a kind.")]
+    Torture(Forwarded),
+    /// Install what the other commands need and do not find
+    #[command(
+        long_about = "Looks for what the other commands need and installs what is missing: Debian packages with apt-get \
+                      (through sudo where you are not root), rustfmt and clippy with rustup, cargo-deny into \
+                      target/tools. Where it may not install, it names what to install and exits 1."
+    )]
+    Setup {
+        /// Also fetch the peers that `bench` compares with (unpacked into target/tools, never installed)
+        #[arg(long)]
+        bench: bool,
+    },
+    /// Run the whole cluster in virtual time (not there yet)
+    Sim(Arguments),
+    /// Run scenario files (not there yet)
+    Scenario(Arguments),
+    /// Build the guest image of the tests (not there yet)
+    GuestImage(Arguments),
+}
+
+/// A kind and what its own binary makes of the rest.
+#[derive(clap::Args)]
+struct Forwarded {
+    /// Which one, and its options, which are passed on untouched
+    // One list, so that `--help` after the kind belongs to the kind.
+    #[arg(value_names = ["KIND", "OPTIONS"], num_args = 1.., required = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    kind_and_options: Vec<OsString>,
+}
+
+impl Forwarded {
+    fn split(&self) -> (String, &[OsString]) {
+        match self.kind_and_options.split_first() {
+            Some((kind, options)) => (kind.to_string_lossy().into_owned(), options),
+            None => (String::new(), &[]),
+        }
+    }
+}
+
+/// What a command that is not there yet was given; it refuses before it looks.
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+struct Arguments {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _ignored: Vec<OsString>,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    let checkout = Checkout::find()?;
+    match command {
+        Command::Demo { check } => demo::run(&checkout, check),
+        Command::Test { quick } => test::run(&checkout, quick),
+        Command::Verify => verify::run(&checkout),
+        Command::Tidy { bless } => tidy::run(&checkout, bless),
+        Command::Bench(forwarded) => {
+            let (kind, options) = forwarded.split();
+            remote::bench(&checkout, &kind, options)
+        }
+        Command::Torture(forwarded) => {
+            let (kind, options) = forwarded.split();
+            remote::torture(&checkout, &kind, options)
+        }
+        Command::Setup { bench } => setup::run(&checkout, bench),
+        Command::Sim(_) => Ok(absent::refuse("sim", absent::SIMULATOR)),
+        Command::Scenario(_) => Ok(absent::refuse("scenario", absent::SIMULATOR)),
+        Command::GuestImage(_) => Ok(absent::refuse("guest-image", absent::GUESTS)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+    use clap::{CommandFactory, Parser};
+
+    use super::{Cli, Command};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_a_bench_are_passed_on_untouched() {
+        let cli = Cli::try_parse_from(["xtask", "bench", "kv", "--quick", "--help", "-n", "64"]).unwrap();
+        let Command::Bench(forwarded) = cli.command else {
+            panic!("not parsed as bench");
+        };
+        let (kind, options) = forwarded.split();
+        assert_eq!(kind, "kv");
+        assert_eq!(options, ["--quick", "--help", "-n", "64"]);
+    }
+
+    #[test]
+    fn help_before_the_kind_is_ours() {
+        for command in ["bench", "torture"] {
+            let help = Cli::try_parse_from(["xtask", command, "--help"])
+                .err()
+                .map(|error| error.kind());
+            assert_eq!(help, Some(ErrorKind::DisplayHelp), "{command}");
+            let bare = Cli::try_parse_from(["xtask", command]).err().map(|error| error.kind());
+            assert_eq!(bare, Some(ErrorKind::MissingRequiredArgument), "{command}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Commands whose work is done by a binary of the package plasmavmc-tests, built in release mode.
+//!
+//! We become that binary: its exit status and the last line of its stdout, one JSON object, are ours.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::checkout::{Checkout, Profile};
+use crate::setup::{self, Purpose};
+use crate::{absent, step};
+
+pub fn bench(checkout: &Checkout, kind: &str, options: &[OsString]) -> Result<ExitCode> {
+    match kind {
+        "kv" => become_binary(checkout, Purpose::Bench, "plasmavmc-bench", kind, options),
+        "vm" => Ok(absent::refuse("bench vm", absent::VIRTUAL_MACHINES)),
+        "cluster" | "failover" => Ok(absent::refuse(&format!("bench {kind}"), absent::CLUSTER)),
+        "guest" => Ok(absent::refuse("bench guest", absent::GUESTS)),
+        "apply" => Ok(absent::refuse("bench apply", absent::DECLARATIVE)),
+        _ => Ok(unknown("bench", kind, "kv")),
+    }
+}
+
+pub fn torture(checkout: &Checkout, kind: &str, options: &[OsString]) -> Result<ExitCode> {
+    match kind {
+        "kv" | "corrupt" => become_binary(checkout, Purpose::Test, "plasmavmc-torture", kind, options),
+        "ha" => Ok(absent::refuse("torture ha", absent::CLUSTER)),
+        "channel" => Ok(absent::refuse("torture channel", absent::GUESTS)),
+        _ => Ok(unknown("torture", kind, "kv, corrupt")),
+    }
+}
+
+fn unknown(command: &str, kind: &str, known: &str) -> ExitCode {
+    eprintln!("error: `cargo xtask {command}` knows no `{kind}`; there is: {known}");
+    ExitCode::from(2)
+}
+
+fn become_binary(
+    checkout: &Checkout,
+    purpose: Purpose,
+    binary: &str,
+    kind: &str,
+    options: &[OsString],
+) -> Result<ExitCode> {
+    setup::ensure(checkout, purpose)?;
+    let build = [
+        "build",
+        "--release",
+        "-p",
+        "chainfire",
+        "-p",
+        "plasmavmc-tests",
+        "--bins",
+    ];
+    step::run("build in release mode", &mut checkout.cargo(&build))?;
+
+    let path = checkout.binary(Profile::Release, binary);
+    let mut command = Command::new(&path);
+    command
+        .arg(kind)
+        .args(options)
+        .current_dir(&checkout.root)
+        .env("CHAINFIRE_BIN", checkout.binary(Profile::Release, "chainfire"));
+    if purpose == Purpose::Bench {
+        command
+            .env("ETCD_BIN", setup::etcd_program(checkout, "etcd")?)
+            .env("ETCDCTL_BIN", setup::etcd_program(checkout, "etcdctl")?);
+    }
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot run {}", path.display()))
+}

@@ -1,0 +1,74 @@
+//! `test`: what the CI runs and what everybody runs before a push. There is no second way.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::checkout::{Checkout, Profile};
+use crate::setup::{self, Purpose};
+use crate::{step, verify};
+
+/// The package with everything that starts processes or namespaces: all that `--quick` leaves out.
+const SLOW_PACKAGE: &str = "plasmavmc-tests";
+
+pub fn run(checkout: &Checkout, quick: bool) -> Result<ExitCode> {
+    let purpose = if quick { Purpose::Verify } else { Purpose::Test };
+    setup::ensure(checkout, purpose)?;
+    verify::check_all(checkout)?;
+
+    let packages = selection(quick);
+    // Building a test does not build the binaries of other packages, which the tests start.
+    step::run(
+        "build binaries and tests",
+        checkout.cargo(&["build", "--bins", "--tests"]).args(&packages),
+    )?;
+    if has_nextest(checkout) {
+        step::run(
+            "documentation examples",
+            &mut prepared(checkout, &["test", "--doc", "--quiet"], &packages),
+        )?;
+        step::announce("all tests, with nextest");
+        finish(prepared(checkout, &["nextest", "run", "--no-fail-fast"], &packages))
+    } else {
+        step::announce("all tests");
+        finish(prepared(checkout, &["test", "--no-fail-fast"], &packages))
+    }
+}
+
+fn selection(quick: bool) -> Vec<&'static str> {
+    let mut packages = vec!["--workspace"];
+    if quick {
+        packages.extend(["--exclude", SLOW_PACKAGE]);
+    }
+    packages
+}
+
+fn has_nextest(checkout: &Checkout) -> bool {
+    step::succeeds(&mut checkout.cargo(&["nextest", "--version"]))
+}
+
+fn prepared(checkout: &Checkout, arguments: &[&str], packages: &[&str]) -> Command {
+    let mut command = checkout.cargo(arguments);
+    command
+        .args(packages)
+        .env("CHAINFIRE_BIN", checkout.binary(Profile::Dev, "chainfire"));
+    command
+}
+
+/// Becomes the test runner, so that its summary and its exit status are the last word.
+fn finish(mut runner: Command) -> Result<ExitCode> {
+    let error = runner.exec();
+    Err(error).with_context(|| format!("cannot run {}", runner.get_program().display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::selection;
+
+    #[test]
+    fn quick_leaves_out_one_package_and_no_more() {
+        assert_eq!(selection(false), ["--workspace"]);
+        assert_eq!(selection(true), ["--workspace", "--exclude", "plasmavmc-tests"]);
+    }
+}
