@@ -1,3 +1,18 @@
-//! Tests of the whole system: they start real processes on hosts made of namespaces.
+//! What the tests of the whole system stand on: hosts made of namespaces, recorded histories and the
+//! checkers that judge them, and the programs that torture real processes.
+//!
+//! - [`hosts`]: machines for tests, with power cuts, partitions and full disks. Knows no PlasmaVMC.
+//! - [`members`]: ChainFire members as real processes, on such hosts or on loopback.
+//! - [`history`]: what clients saw, and whether a store that keeps its promises could have shown it.
+//! - [`trace`]: the system calls of a process, in time.
+//! - [`bench`]: the store against etcd, in one interleaved run.
+//! - [`torture`]: clients and faults together, for minutes.
 
 #![forbid(unsafe_code)]
+
+pub mod bench;
+pub mod history;
+pub mod hosts;
+pub mod members;
+pub mod torture;
+pub mod trace;
