@@ -68,13 +68,14 @@ impl Tracer {
             strace,
             file: file.to_owned(),
         };
-        let (sender, receiver) = mpsc::channel();
-        std::thread::spawn(move || {
+        let (sender, receiver) = mpsc::sync_channel(1024);
+        let listen = move || {
             // Read to the end, so that it never waits for a reader.
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let _ = sender.send(line);
+                let _ = sender.try_send(line);
             }
-        });
+        };
+        std::thread::Builder::new().name("strace".to_owned()).spawn(listen)?;
         let line = receiver.recv_timeout(ATTACH).context("strace did not attach in time")?;
         anyhow::ensure!(line.contains("attached"), "strace: {line}");
         Ok(tracer)

@@ -16,6 +16,7 @@ fn lab(hosts: usize) -> Lab {
 }
 
 /// Waits for a condition that nobody announces.
+#[expect(clippy::disallowed_methods, reason = "polled, up to a deadline")]
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + SOON;
     while !condition() {
@@ -182,10 +183,11 @@ fn the_tests_clients_reach_hosts_even_when_hosts_do_not_reach_each_other() {
         .on_network(|| TcpListener::bind(address))
         .expect("the network")
         .expect("a listener");
-    let echo = std::thread::spawn(move || {
+    let echo = move || {
         let (mut stream, _) = listener.accept().expect("a client");
         stream.write_all(b"hello").expect("a write");
-    });
+    };
+    let echo = std::thread::Builder::new().spawn(echo).expect("a thread");
     lab.partition(&[&[0], &[1]]).expect("a partition");
     let said = lab.run(async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;

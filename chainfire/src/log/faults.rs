@@ -60,6 +60,7 @@ impl Faults {
     }
 
     /// Called where the data sync is, once for each.
+    #[expect(clippy::disallowed_methods, reason = "a slow disk blocks the thread that syncs")]
     pub fn delay_sync(&self) {
         if !self.delay.is_zero() {
             std::thread::sleep(self.delay);
@@ -73,6 +74,10 @@ impl Faults {
 
 /// Acknowledges at once what is written only later.
 #[cfg(feature = "faults")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a lie that is told on purpose, by a thread that nobody waits for"
+)]
 pub fn append_and_lie(
     writer: &Arc<Writer>,
     entries: Vec<(StoredLogId, StoredPayload)>,

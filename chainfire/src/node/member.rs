@@ -214,24 +214,30 @@ impl Member {
 
     /// Returns when the member has ended by itself, with the reason.
     pub(super) async fn ended(&self) -> Ending {
-        let mut known = self.raft.metrics();
+        // These change rarely; the full metrics change with every entry.
+        let mut known = self.raft.server_metrics();
         loop {
             if let Some(reason) = self.state.damage() {
                 return self.classify(reason, true);
             }
-            let fatal = match &known.borrow_and_update().running_state {
-                Ok(()) => None,
-                Err(fatal) => Some(fatal.to_string()),
-            };
-            if let Some(reason) = fatal {
+            if let Some(reason) = self.fatal() {
                 return self.classify(reason, false);
             }
-            // Damage found by a read does not show in the metrics: look now and then.
+            // Damage found by a read shows nowhere else: look now and then.
             match tokio::time::timeout(Duration::from_millis(500), known.changed()).await {
                 Ok(Ok(())) | Err(_) => {}
-                Ok(Err(_)) => return self.classify("its replication has ended".to_owned(), false),
+                Ok(Err(_)) => {
+                    let reason = self.fatal().unwrap_or_else(|| "its replication has ended".to_owned());
+                    return self.classify(reason, false);
+                }
             }
         }
+    }
+
+    fn fatal(&self) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        metrics.running_state.as_ref().err().map(ToString::to_string)
     }
 
     fn classify(&self, reason: String, damaged: bool) -> Ending {

@@ -13,14 +13,17 @@ use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::storage::Snapshot;
 use parking_lot::Mutex;
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::types::{Ballot, LogId, MemberId, Peer, TypeConfig};
+use crate::kv::KvError;
 use crate::proto::{self, raft_client::RaftClient};
 use crate::state::SnapshotFile;
-use crate::transport;
+use crate::transport::{self, Wire};
+use crate::wire;
 
 /// The largest message between members: an entry is at most 4 MiB, a call carries some of them.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -40,9 +43,11 @@ pub struct Peers {
     runtime: tokio::runtime::Handle,
 }
 
+/// What there is to one address: a channel for rare calls of any service, and a wire for Raft's own.
 #[derive(Debug)]
 struct Connection {
     channel: Channel,
+    wire: Arc<OnceCell<Wire>>,
     made: Instant,
 }
 
@@ -62,9 +67,13 @@ impl Peers {
 
     /// A connection for calls of any service at an address.
     pub fn channel(&self, address: &str) -> Result<Channel, Status> {
+        Ok(self.connection(address)?.0)
+    }
+
+    fn connection(&self, address: &str) -> Result<(Channel, Arc<OnceCell<Wire>>), Status> {
         let mut connections = self.connections.lock();
         if let Some(connection) = connections.get(address) {
-            return Ok(connection.channel.clone());
+            return Ok((connection.channel.clone(), Arc::clone(&connection.wire)));
         }
         let _inside = self.runtime.enter();
         let options = transport::ConnectOptions {
@@ -72,18 +81,34 @@ impl Peers {
             ..transport::ConnectOptions::default()
         };
         let channel = transport::connect(address, &options).map_err(|error| Status::unavailable(error.to_string()))?;
+        let wire = Arc::new(OnceCell::new());
         connections.insert(
             address.to_owned(),
             Connection {
                 channel: channel.clone(),
+                wire: Arc::clone(&wire),
                 made: Instant::now(),
             },
         );
-        Ok(channel)
+        Ok((channel, wire))
     }
 
-    fn client(&self, address: &str) -> Result<RaftClient<Channel>, Status> {
-        Ok(RaftClient::new(self.channel(address)?)
+    /// A client of Raft's own calls. Nothing was sent if this fails.
+    async fn client(&self, address: &str) -> Result<RaftClient<Wire>, Status> {
+        let (_, wire) = self.connection(address)?;
+        let runtime = &self.runtime;
+        let connected = wire
+            .get_or_try_init(|| async {
+                let address = address.to_owned();
+                runtime
+                    .spawn(async move { Wire::open(&address, CONNECT_DEADLINE).await })
+                    .await
+                    .map_err(|error| not_sent(&error))?
+                    .map_err(|error| not_sent(&error))
+            })
+            .await
+            .inspect_err(|_| self.suspect(address))?;
+        Ok(RaftClient::new(connected.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
     }
@@ -131,7 +156,7 @@ impl Peers {
         commands: Vec<proto::Command>,
         deadline: Instant,
     ) -> Result<proto::ProposeReply, Status> {
-        let mut client = self.client(address)?;
+        let mut client = self.client(address).await?;
         let request = proto::ProposeRequest {
             cluster_id: self.cluster_id.clone(),
             to,
@@ -141,7 +166,7 @@ impl Peers {
     }
 
     pub async fn read_index(&self, to: MemberId, address: &str, deadline: Instant) -> Result<u64, Status> {
-        let mut client = self.client(address)?;
+        let mut client = self.client(address).await?;
         let request = proto::ReadIndexRequest {
             cluster_id: self.cluster_id.clone(),
             to,
@@ -157,7 +182,7 @@ impl Peers {
         mut request: proto::PreVoteRequest,
         deadline: Instant,
     ) -> Result<proto::PreVoteReply, Status> {
-        let mut client = self.client(address)?;
+        let mut client = self.client(address).await?;
         request.cluster_id.clone_from(&self.cluster_id);
         request.to = to;
         self.bounded(address, deadline, client.pre_vote(request)).await
@@ -204,7 +229,7 @@ impl RaftNetwork<TypeConfig> for PeerNetwork {
             entries: rpc.entries.iter().map(proto::Entry::from).collect(),
             committed: rpc.leader_commit.map(proto::LogId::from),
         };
-        let mut client = self.peers.client(&self.address).map_err(unreachable)?;
+        let mut client = self.peers.client(&self.address).await.map_err(unreachable)?;
         let deadline = Instant::now() + option.hard_ttl();
         let reply = self
             .peers
@@ -225,7 +250,7 @@ impl RaftNetwork<TypeConfig> for PeerNetwork {
             ballot: Some(proto::Ballot::from(rpc.vote)),
             last: rpc.last_log_id.map(proto::LogId::from),
         };
-        let mut client = self.peers.client(&self.address).map_err(unreachable)?;
+        let mut client = self.peers.client(&self.address).await.map_err(unreachable)?;
         let deadline = Instant::now() + option.hard_ttl();
         let reply = self
             .peers
@@ -256,7 +281,7 @@ impl RaftNetwork<TypeConfig> for PeerNetwork {
             bytes: snapshot.snapshot.bytes,
         };
         let unreachable = |status: Status| StreamingError::Unreachable(Unreachable::new(&status));
-        let mut client = self.peers.client(&self.address).map_err(unreachable)?;
+        let mut client = self.peers.client(&self.address).await.map_err(unreachable)?;
         let sending = client.install_snapshot(parts(start, *snapshot.snapshot));
         let deadline = Instant::now() + option.hard_ttl();
         let reply = tokio::select! {
@@ -313,6 +338,13 @@ fn append_reply(reply: proto::AppendReply) -> Result<AppendEntriesResponse<Membe
         ))),
         Err(_) => Err(Status::internal("the member answered with an unknown outcome")),
     }
+}
+
+/// No connection: the call certainly did not happen, which a caller may rely on.
+fn not_sent(error: &impl std::error::Error) -> Status {
+    wire::status_from_error(&KvError::Unavailable {
+        reason: error.to_string(),
+    })
 }
 
 fn unreachable(status: Status) -> AppendError {

@@ -21,8 +21,8 @@ pub struct FlushLimits {
 impl Default for FlushLimits {
     fn default() -> Self {
         Self {
-            begin_bytes: 12 << 20,
-            end_bytes: 10 << 20,
+            begin_bytes: 8 << 20,
+            end_bytes: 7 << 20,
             stop_bytes: 64 << 20,
         }
     }

@@ -9,8 +9,9 @@ use tokio::time::{sleep, timeout};
 
 use super::etcd;
 use super::programs::{Address, Product};
-use super::wire::Wire;
+use chainfire::transport::Wire;
 
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 const CHANGE_DEADLINE: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(20);
@@ -31,7 +32,7 @@ enum Calls {
 
 impl Client {
     pub async fn connect(product: Product, address: &str, deadline: Duration) -> Result<Self> {
-        let wire = Wire::open(address).await?;
+        let wire = Wire::open(address, CONNECT_DEADLINE).await?;
         let calls = match product {
             Product::ChainFire => Calls::ChainFire(ours::kv_client::KvClient::new(wire)),
             Product::Etcd => Calls::Etcd(etcd::kv_client::KvClient::new(wire)),
@@ -152,7 +153,11 @@ pub struct MemberStatus {
 }
 
 pub async fn status(product: Product, address: &str) -> Result<MemberStatus> {
-    timeout(STATUS_DEADLINE, ask_status(product, Wire::open(address).await?)).await?
+    timeout(
+        STATUS_DEADLINE,
+        ask_status(product, Wire::open(address, CONNECT_DEADLINE).await?),
+    )
+    .await?
 }
 
 async fn ask_status(product: Product, wire: Wire) -> Result<MemberStatus> {
@@ -190,7 +195,7 @@ async fn ask_status(product: Product, wire: Wire) -> Result<MemberStatus> {
 /// Tells the cluster of a member that is about to join, where it does not tell by itself.
 pub async fn announce(product: Product, address: &str, joiner: &Address) -> Result<()> {
     if product == Product::Etcd {
-        let mut cluster = etcd::cluster_client::ClusterClient::new(Wire::open(address).await?);
+        let mut cluster = etcd::cluster_client::ClusterClient::new(Wire::open(address, CONNECT_DEADLINE).await?);
         let request = etcd::MemberAddRequest {
             peer_urls: vec![format!("http://{}", joiner.peer)],
         };
@@ -203,7 +208,7 @@ pub async fn announce(product: Product, address: &str, joiner: &Address) -> Resu
 /// 100,000 entries.
 pub async fn compact_log(product: Product, address: &str) -> Result<()> {
     if product == Product::ChainFire {
-        let mut cluster = ours::cluster_client::ClusterClient::new(Wire::open(address).await?);
+        let mut cluster = ours::cluster_client::ClusterClient::new(Wire::open(address, CONNECT_DEADLINE).await?);
         let trigger = cluster.trigger_snapshot(ours::TriggerSnapshotRequest {});
         let covered = timeout(CHANGE_DEADLINE, trigger).await??.into_inner().snapshot_index;
         timeout(CHANGE_DEADLINE, wait_cut(&mut cluster, covered))

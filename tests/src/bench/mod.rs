@@ -22,4 +22,3 @@ pub mod report;
 pub mod roaming;
 pub mod sections;
 pub mod watching;
-pub mod wire;

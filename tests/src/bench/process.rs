@@ -111,6 +111,7 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[expect(clippy::disallowed_methods, reason = "a drop cannot await; bounded by its deadline")]
     /// Returns when the process is gone, so that its folder can go too.
     fn drop(&mut self) {
         let deadline = Instant::now() + KILL_DEADLINE;

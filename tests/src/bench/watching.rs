@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::etcd;
 use super::programs::Product;
-use super::wire::Wire;
+use chainfire::transport::Wire;
 
 /// How long a watch may take to be set up.
 const SET_UP_DEADLINE: Duration = Duration::from_secs(10);

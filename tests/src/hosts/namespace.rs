@@ -80,12 +80,16 @@ impl Drop for Holder {
 fn first_line(child: &mut Child, label: &str) -> Result<String, LabError> {
     let ended = || LabError::EndedEarly { what: label.to_owned() };
     let stdout = child.stdout.take().ok_or_else(ended)?;
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let listen = move || {
         let mut line = String::new();
         let read = BufReader::new(stdout).read_line(&mut line);
         let _ = sender.send(read.map(|_| line.trim().to_owned()));
-    });
+    };
+    std::thread::Builder::new()
+        .name("first-line".to_owned())
+        .spawn(listen)
+        .map_err(|_| ended())?;
     match receiver.recv_timeout(READY) {
         Ok(Ok(line)) if !line.is_empty() => Ok(line),
         Ok(_) => {

@@ -28,9 +28,6 @@ use args::{Cli, Command, ConnectionArgs, SnapshotCommand};
 use failure::Failure;
 use output::Printer;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {

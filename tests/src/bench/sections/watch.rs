@@ -13,14 +13,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::say;
-use crate::bench::client::Client;
+use crate::bench::client::{CONNECT_DEADLINE, Client};
 use crate::bench::cluster::Cluster;
 use crate::bench::figures::{millis, paired_ratio, percentile};
 use crate::bench::lab::{Lab, Pair, Side};
 use crate::bench::load::{VALUE_BYTES, Values};
 use crate::bench::report::Report;
 use crate::bench::watching::{self, watch};
-use crate::bench::wire::Wire;
+use chainfire::transport::Wire;
 
 const WATCHES: usize = 1_000;
 /// Each watch is a stream of its own; so many share a connection.
@@ -111,7 +111,7 @@ impl Fan {
         let board = Arc::<Board>::default();
         let mut watches = JoinSet::new();
         for _ in 0..WATCHES / WATCHES_PER_CONNECTION {
-            let wire = Wire::open(cluster.address(leader)).await?;
+            let wire = Wire::open(cluster.address(leader), CONNECT_DEADLINE).await?;
             for _ in 0..WATCHES_PER_CONNECTION {
                 let values = watch(cluster.product(), wire.clone(), PREFIX).await?;
                 watches.spawn(note_arrivals(values, board.clone()));

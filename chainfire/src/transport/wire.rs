@@ -1,16 +1,15 @@
-//! One TCP connection that the generated gRPC clients of both stores speak through.
+//! One connection that generated gRPC clients speak through, for calls that are many and small.
 //!
-//! tonic's own channel would do, but it sends the head, the message and the end of a call as three
-//! packets: the server wakes up three times for a call, and what is measured is mostly that. Here a call
-//! is one packet, as it is with other gRPC clients. A connection that is lost stays lost: its owner sees
-//! the error and decides.
+//! tonic's own channel sends the head, the message and the end of a call as three packets: the other side
+//! wakes up three times for a call. Here a call is one packet, as it is with other gRPC clients. A
+//! connection that is lost stays lost: its owner sees the error and decides.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use futures::FutureExt;
 use h2::client::SendRequest;
@@ -23,8 +22,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::body::Body;
 
-const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
-
 /// A connection. Clones share it; it is closed when the last one goes.
 #[derive(Debug, Clone)]
 pub struct Wire {
@@ -35,8 +32,14 @@ pub struct Wire {
 /// Why a call was not answered at all.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
+    #[error("cannot connect: {0}")]
+    Connect(#[from] io::Error),
+    #[error("cannot connect: no answer in {} ms", .0.as_millis())]
+    Silent(Duration),
     #[error("the connection failed: {0}")]
     Connection(#[from] h2::Error),
+    #[error("not an address: {0}")]
+    Authority(#[from] http::uri::InvalidUri),
     #[error("the call could not be addressed: {0}")]
     Address(#[from] http::uri::InvalidUriParts),
     #[error("the call could not be encoded: {0}")]
@@ -44,16 +47,15 @@ pub enum WireError {
 }
 
 impl Wire {
-    /// Connects to `address` (host:port).
-    pub async fn open(address: &str) -> Result<Self> {
-        let connected = timeout(CONNECT_DEADLINE, Self::connect(address)).await;
-        connected
-            .map_err(anyhow::Error::from)
-            .flatten()
-            .with_context(|| format!("connecting to {address}"))
+    /// Connects to `address` (host:port). The connection is driven on the current runtime.
+    pub async fn open(address: &str, at_most: Duration) -> Result<Self, WireError> {
+        match timeout(at_most, Self::connect(address)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(WireError::Silent(at_most)),
+        }
     }
 
-    async fn connect(address: &str) -> Result<Self> {
+    async fn connect(address: &str) -> Result<Self, WireError> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (requests, connection) = h2::client::handshake(stream).await?;

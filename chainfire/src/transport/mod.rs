@@ -3,6 +3,8 @@
 //! Everything that opens a socket goes through here, clients and members alike, so that what holds for one
 //! connection (no delay, keep-alive, deadlines, later TLS) holds for all.
 
+mod wire;
+
 use std::fmt;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -12,6 +14,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint};
+
+pub use wire::{Wire, WireError};
 
 /// `host:port`, where the host is a name, an IPv4 or a bracketed IPv6 address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
