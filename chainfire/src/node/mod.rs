@@ -83,8 +83,8 @@ struct Inner {
     phase: watch::Sender<Phase>,
     stop: CancellationToken,
     supervisor: Mutex<Option<tokio::task::JoinHandle<()>>>,
-    // Held for as long as the folder is in use.
-    _lock: folder::FolderLock,
+    /// Held for as long as the folder is in use.
+    lock: Mutex<Option<folder::FolderLock>>,
 }
 
 /// What a node is doing.
@@ -149,6 +149,7 @@ impl Node {
             // A panic in there has been reported by its own message.
             let _ = supervisor.await;
         }
+        self.inner.lock.lock().take();
     }
 }
 

@@ -131,7 +131,7 @@ pub async fn start(
             phase,
             stop,
             supervisor: Mutex::new(Some(task)),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         }),
     })
 }

@@ -1,5 +1,7 @@
 //! The conformance suite on the replicated store: one member in this process, and three over gRPC.
 
+mod life;
+
 use std::path::Path;
 use std::sync::Arc;
 
