@@ -245,7 +245,16 @@ impl Proposer {
         commands: Vec<proto::Command>,
         deadline: Instant,
     ) -> Attempt {
-        match self.peers.propose(id, address, commands, deadline).await {
+        let mut known = self.raft.server_metrics();
+        let replaced = known.wait_for(|metrics| metrics.current_leader.is_some_and(|leader| leader != id));
+        let outcome = tokio::select! {
+            outcome = self.peers.propose(id, address, commands, deadline) => outcome,
+            // A leader that stands still would keep the callers until their deadline.
+            Ok(_) = replaced => {
+                return Attempt::Decided(unknown("the leader was replaced while the write was under way"));
+            }
+        };
+        match outcome {
             Ok(reply) => Attempt::Decided(reply.answers.into_iter().map(answer_from_proto).collect()),
             Err(status) => match wire::error_from_status(&status, CallKind::Write) {
                 error @ (KvError::NoLeader { .. } | KvError::Unavailable { .. }) => {
