@@ -74,13 +74,22 @@ impl Folder {
             Ok(text) => match text.trim().parse::<u32>() {
                 Ok(found) if found > FORMAT => Err(FolderError::Newer { path, found }),
                 Ok(_) => Ok(()),
+                // The log has a version of its own and refuses what it does not know, so that a folder which
+                // is certainly ours gets its mark back.
+                Err(_) if self.identity().exists() => self.mark_format(&path),
                 Err(_) => Err(FolderError::Format { path }),
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                files::replace(&path, format!("{FORMAT}\n").as_bytes()).map_err(|source| self.io(source))
+            // Bytes that are no text: damaged, like any other text that is no number.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData && self.identity().exists() => {
+                self.mark_format(&path)
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.mark_format(&path),
             Err(source) => Err(self.io(source)),
         }
+    }
+
+    fn mark_format(&self, path: &Path) -> Result<(), FolderError> {
+        files::replace(path, format!("{FORMAT}\n").as_bytes()).map_err(|source| self.io(source))
     }
 
     pub fn root(&self) -> &Path {

@@ -326,9 +326,15 @@ impl Bench {
         self.local.kill(victim);
         let other = self.local.client((victim + 1) % MEMBERS)?;
         let end = Instant::now() + WRITE;
-        // A member that was about to seed itself anew may have left already.
-        while other.status().await?.members.iter().any(|member| member.id == old_id) {
-            if let Err(failure) = other.remove_member(old_id).await {
+        loop {
+            // The other one may have been started a moment ago.
+            let failure = match other.status().await {
+                // A member that was about to seed itself anew may have left already.
+                Ok(status) if status.members.iter().all(|member| member.id != old_id) => break,
+                Ok(_) => other.remove_member(old_id).await.err(),
+                Err(failure) => Some(failure),
+            };
+            if let Some(failure) = failure {
                 anyhow::ensure!(Instant::now() < end, "removing member {old_id}: {failure}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
