@@ -49,7 +49,8 @@ impl Base {
         let db = sled::Config::new()
             .path(folder)
             .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(Some(1000))
+            // sled's own flusher would hold up a shutdown for as long as it sleeps; ours flushes.
+            .flush_every_ms(None)
             .open()?;
         let tree = db.open_tree("rows")?;
         Ok(Self { tree, _db: db })

@@ -73,6 +73,7 @@ fn run(state: &State, limits: FlushLimits, stop: &CancellationToken) {
     while !stop.is_cancelled() {
         if state.window_bytes() > limits.begin_bytes {
             drain(state, limits.end_bytes, stop);
+            hand_to_the_system(state);
         }
         if state.window_bytes() > limits.begin_bytes && state.damage().is_none() {
             // A pin holds the floor: its end, or the next entry, wakes us.
@@ -84,6 +85,14 @@ fn run(state: &State, limits: FlushLimits, stop: &CancellationToken) {
                 () = state.flush_wanted().notified() => {}
             }
         });
+    }
+}
+
+/// What sled still buffers would be lost with the process, and its entries applied once more.
+fn hand_to_the_system(state: &State) {
+    let base = std::sync::Arc::clone(state.window().base());
+    if let Err(error) = base.flush() {
+        state.damaged(&error);
     }
 }
 

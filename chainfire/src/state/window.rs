@@ -175,6 +175,10 @@ impl Window {
         self.bytes
     }
 
+    pub fn base(&self) -> &Arc<Base> {
+        &self.base
+    }
+
     /// A key's row now.
     pub fn get(&self, key: &[u8]) -> Result<Option<Row>, BaseError> {
         match self.versions.get(key).and_then(|versions| versions.last()) {
