@@ -7,6 +7,7 @@ use std::time::Instant;
 use openraft::storage::LogFlushed;
 use tokio::sync::oneshot;
 
+use super::ahead::Debt;
 use super::watermark::Mark;
 use super::writer::Writer;
 use crate::raft::types::TypeConfig;
@@ -14,6 +15,8 @@ use crate::raft::types::TypeConfig;
 /// Who wants to know that an order is durable. Dropped unanswered, it counts as failed.
 pub enum Waiter {
     Append(LogFlushed<TypeConfig>),
+    /// The append was answered before.
+    HandedOn(Debt),
     Order(oneshot::Sender<io::Result<()>>),
 }
 
@@ -25,6 +28,8 @@ impl Waiter {
         };
         match self {
             Waiter::Append(flushed) => flushed.log_io_completed(result),
+            Waiter::HandedOn(debt) if result.is_ok() => debt.pay(),
+            Waiter::HandedOn(unpaid) => drop(unpaid),
             // Whoever gave the order may have gone; it is durable all the same.
             Waiter::Order(answer) => drop(answer.send(result)),
         }

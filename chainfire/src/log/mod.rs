@@ -2,7 +2,7 @@
 //!
 //! It exists to make one promise: what was acknowledged is there after any crash, in order and unaltered, or
 //! the member refuses to start. Never may it open a log that is shorter than what was acknowledged, answer
-//! with an entry that was not written, or acknowledge what is not synced.
+//! with an entry that was not written, or let anybody outside see what is not synced.
 //!
 //! ```text
 //! openraft ── store ── writer ──────▶ thread of the log beneath: writev, fdatasync
@@ -17,12 +17,14 @@
 //! - `watermark`: a log cut at its end opens without complaint, so its end is remembered elsewhere;
 //! - `open`: nothing is promised before all that was read is synced (again, if need be);
 //! - `writer`: the first error ends all writing; what is acknowledged is in the watermark first;
+//! - `ahead`: what a leader hands on before its own sync is applied and called committed only after it;
 //! - chunks are small, because the newest is held in memory as a whole.
 //!
 //! Two things it does not promise. A truncation that is the very last record may come undone with it: the
 //! entries that return were never taken back towards anyone, since the leader hears only of what is appended
 //! after. And the last position known as committed is a hint, written with the next append.
 
+mod ahead;
 mod error;
 mod faults;
 mod flush;
@@ -33,6 +35,7 @@ mod store;
 mod watermark;
 mod writer;
 
+pub use ahead::SyncGate;
 pub use error::{FailureKind, LogFailure, OpenError, Rollback};
 pub use folder::FORMAT_VERSION;
 pub use open::LogOptions;

@@ -10,6 +10,7 @@ use openraft::{LogState, OptionalSend, RaftLogReader, StorageIOError};
 use parking_lot::Mutex;
 use raft_log::api::raft_log_writer::RaftLogWriter;
 
+use super::ahead::{Debt, SyncGate};
 use super::error::{FailureKind, LogFailure, OpenError};
 use super::flush::Waiter;
 use super::open::{self, LogOptions};
@@ -31,6 +32,7 @@ struct Handle {
     writer: Arc<Writer>,
     own_id: Option<MemberId>,
     known_committed: Mutex<Option<LogId>>,
+    gate: SyncGate,
 }
 
 impl Drop for Handle {
@@ -57,6 +59,7 @@ impl LogStore {
                 writer,
                 own_id,
                 known_committed: Mutex::new(None),
+                gate: SyncGate::default(),
             }),
         })
     }
@@ -75,6 +78,11 @@ impl LogStore {
     /// What a snapshot covers was committed, even if the log has not noted it.
     pub fn know_committed(&self, at: Option<LogId>) {
         *self.handle.known_committed.lock() = at;
+    }
+
+    /// Where those wait who must not be ahead of this log's disk.
+    pub fn sync_gate(&self) -> SyncGate {
+        self.handle.gate.clone()
     }
 
     /// How often this log was opened: higher at each start of the member, even after a crash.
@@ -140,7 +148,30 @@ impl LogStore {
         if writer.faults().lies() {
             return super::faults::append_and_lie(writer, entries, callback);
         }
-        writer.submit(Some(Waiter::Append(callback)), |log| log.append(entries).map(drop))
+        let Some(debt) = self.hand_on(&entries)? else {
+            return writer.submit(Some(Waiter::Append(callback)), |log| log.append(entries).map(drop));
+        };
+        writer.submit(Some(Waiter::HandedOn(debt)), |log| log.append(entries).map(drop))?;
+        callback.log_io_completed(Ok(()));
+        Ok(())
+    }
+
+    /// Only a leader's own entries, of the term in which it leads, may be handed on before they are synced.
+    fn hand_on(&self, entries: &[(StoredLogId, StoredPayload)]) -> io::Result<Option<Debt>> {
+        let ([first, ..], Some(own)) = (entries, self.handle.own_id) else {
+            return Ok(None);
+        };
+        let leads = |ballot: Ballot| ballot.committed && ballot.leader_id.node_id == own;
+        let Some(ballot) = self.ballot()?.filter(|ballot| leads(*ballot)) else {
+            return Ok(None);
+        };
+        let is_own = |id: LogId| id.leader_id.term == ballot.leader_id.term && id.leader_id.node_id == own;
+        if !entries.iter().all(|(id, _)| is_own(id.0)) {
+            return Ok(None);
+        }
+        let bytes = entries.iter().map(|(_, payload)| payload.body_bytes()).sum::<usize>();
+        let last = entries[entries.len() - 1].0.0.index;
+        Ok(self.handle.gate.hand_on(first.0.0.index, last, bytes + entries.len()))
     }
 
     async fn truncate_from(&self, index: u64) -> io::Result<()> {

@@ -223,7 +223,11 @@ impl Member {
             if let Some(reason) = self.fatal() {
                 return self.classify(reason, false);
             }
-            // Damage found by a read shows nowhere else: look now and then.
+            // A leader's log fails after it has answered.
+            if self.log.last_failure().is_some() {
+                return self.classify("its log has stopped".to_owned(), false);
+            }
+            // Neither this nor damage found by a read shows anywhere else: look now and then.
             match tokio::time::timeout(Duration::from_millis(500), known.changed()).await {
                 Ok(Ok(())) | Err(_) => {}
                 Ok(Err(_)) => {
@@ -311,7 +315,9 @@ async fn start_raft(
 ) -> Result<Raft, StartError> {
     let network = Network {
         peers: Arc::clone(peers),
+        gate: log.sync_gate(),
     };
+    let machine = machine.behind(log.sync_gate());
     let config = options
         .timing
         .openraft_config()

@@ -20,6 +20,7 @@ use tonic::{Code, Status};
 
 use super::types::{Ballot, LogId, MemberId, Peer, TypeConfig};
 use crate::kv::KvError;
+use crate::log::SyncGate;
 use crate::proto::{self, raft_client::RaftClient};
 use crate::state::SnapshotFile;
 use crate::transport::{self, Wire};
@@ -31,6 +32,8 @@ pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 const PART_BYTES: usize = 256 << 10;
 /// A connection younger than this is not dropped again for one more failure.
 const RECONNECT_EVERY: Duration = Duration::from_millis(200);
+/// How long a message waits for this member's own disk before it goes without word of a commit.
+const COMMIT_SYNC_WAIT: Duration = Duration::from_millis(50);
 const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 
 type AppendError = RPCError<MemberId, Peer, RaftError<MemberId>>;
@@ -193,6 +196,8 @@ impl Peers {
 #[derive(Debug, Clone)]
 pub struct Network {
     pub peers: Arc<Peers>,
+    /// No member hears of a commit before this one has synced it.
+    pub gate: SyncGate,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -203,6 +208,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             peers: Arc::clone(&self.peers),
             target,
             address: node.address.clone(),
+            gate: self.gate.clone(),
         }
     }
 }
@@ -213,6 +219,20 @@ pub struct PeerNetwork {
     peers: Arc<Peers>,
     target: MemberId,
     address: String,
+    gate: SyncGate,
+}
+
+impl PeerNetwork {
+    /// What may be called committed: a disk that is slow just now is waited for a little, and then the
+    /// follower hears of it with the next message.
+    async fn synced(&self, committed: Option<LogId>) -> Option<LogId> {
+        let committed = committed?;
+        let waiting = self.gate.wait(committed.index);
+        match tokio::time::timeout(COMMIT_SYNC_WAIT, waiting).await {
+            Ok(Ok(())) => Some(committed),
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
 }
 
 impl RaftNetwork<TypeConfig> for PeerNetwork {
@@ -221,16 +241,16 @@ impl RaftNetwork<TypeConfig> for PeerNetwork {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<MemberId>, AppendError> {
+        let deadline = Instant::now() + option.hard_ttl();
         let request = proto::AppendRequest {
             cluster_id: self.peers.cluster_id.clone(),
             to: self.target,
             ballot: Some(proto::Ballot::from(rpc.vote)),
             prev: rpc.prev_log_id.map(proto::LogId::from),
             entries: rpc.entries.iter().map(proto::Entry::from).collect(),
-            committed: rpc.leader_commit.map(proto::LogId::from),
+            committed: self.synced(rpc.leader_commit).await.map(proto::LogId::from),
         };
         let mut client = self.peers.client(&self.address).await.map_err(unreachable)?;
-        let deadline = Instant::now() + option.hard_ttl();
         let reply = self
             .peers
             .bounded(&self.address, deadline, client.append(request))

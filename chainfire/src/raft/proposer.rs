@@ -1,6 +1,5 @@
-//! Proposing: one task gathers the transactions that wait and makes one log entry of them, since
-//! openraft waits for each entry's data sync before it takes the next. On a follower the same batches go
-//! to the leader in one call.
+//! Proposing: one task gathers the transactions that wait and makes one log entry of them, so that they
+//! share the messages and the data sync. On a follower the same batches go to the leader in one call.
 //!
 //! ```text
 //! submit ─► queue ─► batch ─┬─ leader here ──► log entry ──► answers
@@ -29,8 +28,8 @@ use crate::proto;
 use crate::state::{Answer, encode_commands};
 use crate::wire::{self, CallKind};
 
-/// More than two entries on their way halve the throughput: they split what could share a sync.
-const LEADER_BATCHES: usize = 2;
+/// A second entry on its way would split what could share a sync and a message.
+const LEADER_BATCHES: usize = 1;
 const FOLLOWER_BATCHES: usize = 8;
 const BATCH_COMMANDS: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;

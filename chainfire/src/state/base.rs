@@ -18,6 +18,9 @@ const ROW: u8 = b'r';
 const META: &[u8] = b"m";
 /// How much of the tree sled may keep in memory.
 const CACHE_BYTES: u64 = 8 << 20;
+/// sled looks at its cache only after 64 touches in one of 256 parts of it, and a scan touches each page
+/// once: without touches in between, everything that was read would stay in memory.
+const CACHE_TOUCHES: u64 = 3 * 64 * 256;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
@@ -126,10 +129,14 @@ impl Base {
         let meta = self.meta()?;
         let mut digest = Digest::default();
         let mut found = 0;
+        let touch_every = (meta.keys / CACHE_TOUCHES).max(1);
         for item in self.scan(b"", b"", None) {
             let (key, row) = item?;
             digest.add(&key, &row);
             found += 1;
+            if found % touch_every == 0 {
+                self.tree.get(row_key(&key))?;
+            }
         }
         let expected = meta.keys;
         if found != expected {

@@ -13,6 +13,7 @@ use super::open::{self, StateFolder};
 use super::persist::{FlushLimits, Flusher};
 use super::read::State;
 use super::snapshot::{SnapshotError, SnapshotFile, SnapshotStore};
+use crate::log::SyncGate;
 use crate::metrics::StateMetrics;
 use crate::raft::types::{Answers, Entry, LogId, MemberId, Peer, StorageError, StoredMembership, TypeConfig};
 
@@ -28,6 +29,7 @@ pub struct StateMachine {
     current: Arc<Mutex<Option<SnapshotFile>>>,
     metrics: Arc<StateMetrics>,
     flush_limits: FlushLimits,
+    gate: SyncGate,
     _flusher: Flusher,
 }
 
@@ -49,8 +51,14 @@ impl StateMachine {
             current: Arc::new(Mutex::new(current)),
             metrics,
             flush_limits,
+            gate: SyncGate::default(),
             _flusher: flusher,
         })
+    }
+
+    /// Applies nothing that this member's log has not synced.
+    pub fn behind(self, gate: SyncGate) -> Self {
+        Self { gate, ..self }
     }
 
     pub fn state(&self) -> State {
@@ -119,6 +127,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut answers = Vec::new();
         for entry in entries {
             let at = entry.log_id;
+            self.gate.wait(at.index).await.map_err(|error| write_error(&error))?;
             let answer = self.apply_entry(entry).map_err(|error| {
                 tracing::error!(%error, index = at.index, "an entry cannot be applied");
                 if let ApplyError::Base(error) = &error {

@@ -55,15 +55,20 @@ pub struct Args {
     max_watches: usize,
 }
 
-/// Threads that answer clients. Replication has threads of its own, so that no load delays a heartbeat.
-const CLIENT_THREADS: usize = 2;
-const REPLICATION_THREADS: usize = 2;
+/// Threads that answer clients, and threads of replication, which are its own so that no load delays a
+/// heartbeat. Where processors are few, a second thread costs more wake-ups than it saves.
+fn threads() -> (usize, usize) {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    ((processors / 2).clamp(1, 4), (processors / 2).clamp(1, 2))
+}
+
 /// How long a shutdown may take before the process ends anyway.
 const STOP_DEADLINE: Duration = Duration::from_millis(1800);
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let clients = runtime("chainfire-client", CLIENT_THREADS)?;
-    let replication = runtime("chainfire-raft", REPLICATION_THREADS)?;
+    let (for_clients, for_replication) = threads();
+    let clients = runtime("chainfire-client", for_clients)?;
+    let replication = runtime("chainfire-raft", for_replication)?;
     let outcome = clients.block_on(serve(args, replication.handle().clone()));
     replication.shutdown_timeout(Duration::from_millis(100));
     clients.shutdown_timeout(Duration::from_millis(100));
