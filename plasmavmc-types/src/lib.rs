@@ -28,8 +28,9 @@ pub use invalid::{Invalid, Problem};
 pub use name::{HostName, Label, PoolName, VmName};
 pub use reference::VmRef;
 pub use spec::{
-    AgentPolicy, Dependency, DependencyReached, Disk, DiskBus, DiskFormat, DiskLocation, Firmware, HaPolicy,
-    MacAddress, Nic, NicModel, RestartPolicy, VmSpec, VmSpecFields,
+    AgentPolicy, BackingImage, BridgeName, Cdrom, Cpu, CpuModel, Dependency, DependencyReached, DirectBoot, Disk,
+    DiskAio, DiskBus, DiskCache, DiskDiscard, DiskFormat, DiskLocation, DiskSerial, Display, Firmware, GuestWatchdog,
+    HaPolicy, MacAddress, MachineFamily, MachineType, Nic, NicModel, NicNetwork, RestartPolicy, VmSpec, VmSpecFields,
 };
 pub use state::{ParseVmStateError, PauseCause, QemuRunState, VmState};
 pub use status::{AgentHealth, Condition, Exit, ObservedState, QemuProcess, VmStatus, VmStatusFields};

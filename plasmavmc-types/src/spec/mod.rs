@@ -1,7 +1,10 @@
 //! What is wanted of a VM: the part of its record that its owner decides.
 
-mod device;
+mod disk;
+mod machine;
+mod nic;
 mod policy;
+mod word;
 
 use std::ops::Deref;
 
@@ -10,14 +13,18 @@ use serde::{Deserialize, Serialize};
 use crate::invalid::Checks;
 use crate::{Invalid, Label, VmName};
 
-pub use device::{Disk, DiskBus, DiskFormat, DiskLocation, MacAddress, Nic, NicModel};
-pub use policy::{AgentPolicy, Dependency, DependencyReached, Firmware, HaPolicy, RestartPolicy};
+pub use disk::{BackingImage, Cdrom, Disk, DiskAio, DiskBus, DiskCache, DiskDiscard, DiskFormat, DiskLocation};
+pub use machine::{Cpu, DirectBoot, Display, Firmware, GuestWatchdog};
+pub use nic::{MacAddress, Nic, NicModel, NicNetwork};
+pub use policy::{AgentPolicy, Dependency, DependencyReached, HaPolicy, RestartPolicy};
+pub use word::{BridgeName, CpuModel, DiskSerial, MachineFamily, MachineType};
 
 const MAX_VCPUS: u32 = 255;
 /// Below this no firmware starts.
 const MIN_MEMORY_MB: u64 = 16;
 const MAX_MEMORY_MB: u64 = 16 * 1024 * 1024;
 const MAX_DISKS: usize = 32;
+const MAX_CDROMS: usize = 4;
 const MAX_NICS: usize = 16;
 const MAX_DEPENDENCIES: usize = 64;
 const MAX_START_DELAY_S: u32 = 3600;
@@ -31,14 +38,37 @@ pub struct VmSpecFields {
     pub vcpus: u32,
     pub memory_mb: u64,
     #[serde(default)]
-    pub disks: Vec<Disk>,
+    pub cpu: Cpu,
     #[serde(default)]
-    pub nics: Vec<Nic>,
+    pub machine: MachineType,
     #[serde(default)]
     pub firmware: Firmware,
-    /// Disks and NICs by name, first tried first. Empty: the disks in their order, then the NICs.
+    /// Comes before everything in the boot order.
+    #[serde(default)]
+    pub direct_boot: Option<DirectBoot>,
+    #[serde(default)]
+    pub disks: Vec<Disk>,
+    #[serde(default)]
+    pub cdroms: Vec<Cdrom>,
+    #[serde(default)]
+    pub nics: Vec<Nic>,
+    /// Disks, CD-ROMs and NICs by name, first tried first; what is not named is not tried. Empty: the disks
+    /// in their order, then the CD-ROMs. From the network a VM boots only on demand.
     #[serde(default)]
     pub boot_order: Vec<Label>,
+    #[serde(default)]
+    pub display: Display,
+    /// Randomness from the host, so that a guest does not wait for its own at boot.
+    #[serde(default = "yes")]
+    pub rng: bool,
+    /// Lets the host ask the guest for memory it does not need.
+    #[serde(default = "yes")]
+    pub balloon: bool,
+    /// Lets the guest tell that its kernel panicked.
+    #[serde(default = "yes")]
+    pub pvpanic: bool,
+    #[serde(default)]
+    pub watchdog: GuestWatchdog,
     #[serde(default)]
     pub agent: AgentPolicy,
     #[serde(default)]
@@ -59,6 +89,10 @@ fn default_priority() -> u8 {
     DEFAULT_PRIORITY
 }
 
+fn yes() -> bool {
+    true
+}
+
 impl VmSpecFields {
     /// A VM with a name and a size, and the default for all the rest.
     pub fn new(name: VmName, vcpus: u32, memory_mb: u64) -> Self {
@@ -66,10 +100,19 @@ impl VmSpecFields {
             name,
             vcpus,
             memory_mb,
-            disks: Vec::new(),
-            nics: Vec::new(),
+            cpu: Cpu::default(),
+            machine: MachineType::default(),
             firmware: Firmware::default(),
+            direct_boot: None,
+            disks: Vec::new(),
+            cdroms: Vec::new(),
+            nics: Vec::new(),
             boot_order: Vec::new(),
+            display: Display::default(),
+            rng: true,
+            balloon: true,
+            pvpanic: true,
+            watchdog: GuestWatchdog::default(),
             agent: AgentPolicy::default(),
             ha: HaPolicy::default(),
             priority: DEFAULT_PRIORITY,
@@ -90,6 +133,7 @@ impl VmSpec {
         let mut checks = Checks::of("VM spec");
         checks.require_range("vcpus", fields.vcpus, 1..=MAX_VCPUS);
         checks.require_range("memory_mb", fields.memory_mb, MIN_MEMORY_MB..=MAX_MEMORY_MB);
+        machine::check(&fields, &mut checks);
         check_devices(&fields, &mut checks);
         check_boot_order(&fields, &mut checks);
         fields.restart.check(&mut checks);
@@ -109,33 +153,65 @@ impl VmSpec {
 }
 
 fn check_devices(fields: &VmSpecFields, checks: &mut Checks) {
-    let VmSpecFields { disks, nics, .. } = fields;
+    let VmSpecFields {
+        disks, cdroms, nics, ..
+    } = fields;
     checks.require_at_most("disks", disks.len(), MAX_DISKS);
+    checks.require_at_most("cdroms", cdroms.len(), MAX_CDROMS);
     checks.require_at_most("nics", nics.len(), MAX_NICS);
     for (index, disk) in disks.iter().enumerate() {
         disk.check(&format!("disks[{index}]"), checks);
     }
-    // Boot order names disks and NICs alike, so they share one space of names.
-    let names = disks
-        .iter()
-        .map(|disk| &disk.name)
-        .chain(nics.iter().map(|nic| &nic.name));
-    checks.require_unique(names, |index| match index.checked_sub(disks.len()) {
+    for (index, cdrom) in cdroms.iter().enumerate() {
+        cdrom.check(&format!("cdroms[{index}]"), checks);
+    }
+    for (index, nic) in nics.iter().enumerate() {
+        nic.check(&format!("nics[{index}]"), checks);
+    }
+    checks.require_unique(device_names(fields), |index| match index.checked_sub(disks.len()) {
         None => format!("disks[{index}].name"),
-        Some(nic) => format!("nics[{nic}].name"),
+        Some(index) => match index.checked_sub(cdroms.len()) {
+            None => format!("cdroms[{index}].name"),
+            Some(index) => format!("nics[{index}].name"),
+        },
     });
     let locations = disks.iter().map(|disk| &disk.location);
     checks.require_unique(locations, |index| format!("disks[{index}].location"));
+    check_backing_is_not_written(disks, checks);
     checks.require_unique(nics.iter().map(|nic| nic.mac), |index| format!("nics[{index}].mac"));
+}
+
+/// Boot order names disks, CD-ROMs and NICs alike, so they share one space of names.
+fn device_names(fields: &VmSpecFields) -> impl Iterator<Item = &Label> {
+    let disks = fields.disks.iter().map(|disk| &disk.name);
+    let cdroms = fields.cdroms.iter().map(|cdrom| &cdrom.name);
+    disks.chain(cdroms).chain(fields.nics.iter().map(|nic| &nic.name))
+}
+
+/// An image that is written falsifies every clone that stands on it.
+fn check_backing_is_not_written(disks: &[Disk], checks: &mut Checks) {
+    for (index, disk) in disks.iter().enumerate() {
+        for (layer, image) in disk.backing.iter().enumerate() {
+            let is_own = |other: &usize| *other == index;
+            let user = (0..disks.len()).find(|other| !is_own(other) && disks[*other].location == image.location);
+            checks.require(
+                user.is_none(),
+                format!("disks[{index}].backing[{layer}].location"),
+                || {
+                    let other = user.unwrap_or_default();
+                    format!("is {}, which disks[{other}] is made of", image.location)
+                },
+            );
+        }
+    }
 }
 
 fn check_boot_order(fields: &VmSpecFields, checks: &mut Checks) {
     let field = |index| format!("boot_order[{index}]");
     for (index, name) in fields.boot_order.iter().enumerate() {
-        let is_disk = fields.disks.iter().any(|disk| disk.name == *name);
-        let is_nic = fields.nics.iter().any(|nic| nic.name == *name);
-        checks.require(is_disk || is_nic, field(index), || {
-            format!("names {name}, which is no disk and no NIC")
+        let is_device = device_names(fields).any(|device| device == name);
+        checks.require(is_device, field(index), || {
+            format!("names {name}, which is no disk, no CD-ROM and no NIC")
         });
     }
     checks.require_unique(&fields.boot_order, field);

@@ -5,17 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::VmId;
 use crate::invalid::Checks;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Firmware {
-    #[default]
-    Bios,
-    Uefi {
-        #[serde(default)]
-        secure_boot: bool,
-    },
-}
-
 /// Whether graceful actions depend on the guest agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,26 +9,16 @@ fn label(text: &str) -> Label {
 }
 
 fn disk(name: &str) -> Disk {
-    Disk {
-        name: label(name),
-        location: DiskLocation::Volume {
-            pool: PoolName::new("nfs").unwrap(),
-            volume: label(name),
-        },
-        format: DiskFormat::Qcow2,
-        size_mb: 1024,
-        bus: DiskBus::VirtioBlk,
-        read_only: false,
-    }
+    let location = DiskLocation::Volume {
+        pool: PoolName::new("nfs").unwrap(),
+        volume: label(name),
+    };
+    Disk::new(label(name), location, 1024)
 }
 
 fn nic(name: &str, last: u8) -> Nic {
-    Nic {
-        name: label(name),
-        mac: MacAddress::new([0x52, 0x54, 0, 0, 0, last]).unwrap(),
-        network: label("lan"),
-        model: NicModel::Virtio,
-    }
+    let mac = MacAddress::new([0x52, 0x54, 0, 0, 0, last]).unwrap();
+    Nic::new(label(name), mac, NicNetwork::Named(label("lan")))
 }
 
 fn fields() -> VmSpecFields {
@@ -140,6 +130,158 @@ fn a_disk_file_must_have_an_absolute_path() {
         ..disk("root")
     };
     check(|f| f.disks = vec![file], &["disks[0].location.path"]);
+}
+
+fn file(path: &str) -> DiskLocation {
+    DiskLocation::File { path: path.into() }
+}
+
+fn clone_of(name: &str, base: DiskLocation, format: DiskFormat) -> Disk {
+    let backing = vec![BackingImage { location: base, format }];
+    Disk { backing, ..disk(name) }
+}
+
+#[test]
+fn sockets_divide_the_vcpus() {
+    let sockets = |vcpus, sockets| {
+        move |f: &mut VmSpecFields| {
+            f.vcpus = vcpus;
+            f.cpu.sockets = sockets;
+        }
+    };
+    for (vcpus, count) in [(4, 3), (4, 0), (2, 4)] {
+        check(sockets(vcpus, count), &["cpu.sockets"]);
+    }
+    let mut good = fields();
+    sockets(4, 2)(&mut good);
+    assert!(VmSpec::new(good).is_ok());
+}
+
+#[test]
+fn what_a_device_cannot_do_is_refused() {
+    let of = |disk: Disk| move |f: &mut VmSpecFields| f.disks = vec![disk];
+    let (bus, read_only) = (DiskBus::Sata, true);
+    check(
+        of(Disk {
+            bus,
+            read_only,
+            ..disk("a")
+        }),
+        &["disks[0].read_only"],
+    );
+    let (aio, cache) = (DiskAio::Native, DiskCache::Writeback);
+    check(
+        of(Disk {
+            aio,
+            cache,
+            ..disk("a")
+        }),
+        &["disks[0].aio"],
+    );
+    let with_queues = |model, network| {
+        move |f: &mut VmSpecFields| {
+            f.nics = vec![Nic {
+                queues: 2,
+                model,
+                network,
+                ..nic("a", 1)
+            }];
+        }
+    };
+    check(
+        with_queues(NicModel::E1000, NicNetwork::Named(label("lan"))),
+        &["nics[0].queues"],
+    );
+    check(with_queues(NicModel::Virtio, NicNetwork::User), &["nics[0].queues"]);
+    check(
+        |f| {
+            f.machine = MachineType::new("pc").unwrap();
+            f.firmware = Firmware::Uefi { secure_boot: true };
+        },
+        &["firmware"],
+    );
+}
+
+#[test]
+fn a_clone_stands_on_images_that_nobody_writes() {
+    let base = || file("/base.qcow2");
+    check(
+        |f| {
+            f.disks = vec![Disk {
+                format: DiskFormat::Raw,
+                ..clone_of("a", base(), DiskFormat::Raw)
+            }]
+        },
+        &["disks[0].backing[0]"],
+    );
+    check(
+        |f| {
+            f.disks = vec![Disk {
+                location: base(),
+                ..clone_of("a", base(), DiskFormat::Raw)
+            }]
+        },
+        &["disks[0].backing[0].location"],
+    );
+    check(
+        |f| {
+            f.disks = vec![
+                clone_of("a", base(), DiskFormat::Raw),
+                Disk {
+                    location: base(),
+                    ..disk("b")
+                },
+            ]
+        },
+        &["disks[0].backing[0].location"],
+    );
+    check(
+        |f| f.disks = vec![clone_of("a", file("base"), DiskFormat::Raw)],
+        &["disks[0].backing[0].location.path"],
+    );
+    let two_clones = VmSpec::new(VmSpecFields {
+        disks: vec![
+            clone_of("a", base(), DiskFormat::Raw),
+            clone_of("b", base(), DiskFormat::Raw),
+        ],
+        ..fields()
+    });
+    assert!(two_clones.is_ok());
+}
+
+#[test]
+fn a_kernel_is_a_plain_file_with_a_plain_command_line() {
+    let boot = |kernel: &str, cmdline: &str| {
+        let direct_boot = DirectBoot {
+            kernel: kernel.into(),
+            initrd: Some("initrd".into()),
+            cmdline: cmdline.into(),
+        };
+        move |f: &mut VmSpecFields| f.direct_boot = Some(direct_boot)
+    };
+    check(
+        boot("vmlinuz", "a\nb"),
+        &["direct_boot.kernel", "direct_boot.initrd", "direct_boot.cmdline"],
+    );
+    check(
+        boot("/vmlinuz", &"x".repeat(2048)),
+        &["direct_boot.initrd", "direct_boot.cmdline"],
+    );
+}
+
+#[test]
+fn cdroms_share_the_names_and_may_be_booted() {
+    let cdrom = |name: &str| Cdrom {
+        name: label(name),
+        image: None,
+    };
+    check(
+        |f| (f.disks, f.cdroms) = (vec![disk("root")], vec![cdrom("cd"), cdrom("root")]),
+        &["cdroms[1].name"],
+    );
+    let mut good = fields();
+    (good.cdroms, good.boot_order) = (vec![cdrom("cd")], vec![label("cd")]);
+    assert!(VmSpec::new(good).is_ok());
 }
 
 #[test]
