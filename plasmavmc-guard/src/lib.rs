@@ -1,9 +1,62 @@
 //! The guard: the parent of every QEMU on a host, and the deadman that freezes what has lost its lease.
 //!
-//! Owns: spawning, exit status, the deadline, SIGSTOP and SIGCONT, and the small client with which the
-//! server talks to it. They come with the issue that brings the first VM; there is no code here before.
+//! The server may be restarted, upgraded and killed at any time; somebody has to keep the processes, see them
+//! end, and know why. That is all this program does, so that it has little reason to change and none to
+//! crash.
+//!
+//! ```text
+//!   wire       orders, answers, events, and how they travel
+//!   daemon     the guard: one loop; the life of a child is drawn there
+//!   launch     from an order to a process: the program started a second time, becoming the child
+//!   records    its folder: lock, socket, a record for each child
+//!   identity   whether a process is the one of a record
+//!   client     (feature `client`) how the server talks to it
+//! ```
+//!
+//! Spawning, exit status, adoption and replacing itself are here; the deadline, SIGSTOP and SIGCONT come with
+//! leases, as a timeout of the daemon's loop.
 //!
 //! Must never: open a network socket, touch a storage pool, wait for anything that may hang, start a
 //! thread or a runtime, or let a leased QEMU execute past the deadline, whatever the server does or says.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+mod cgroup;
+#[cfg(feature = "client")]
+pub mod client;
+pub mod daemon;
+mod identity;
+mod journal;
+pub mod launch;
+mod records;
+mod standing;
+pub mod starting;
+mod sys;
+pub mod wire;
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    fn sources(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = entries.partition(|path| path.is_dir());
+        let below = folders.iter().flat_map(|folder| sources(folder));
+        files.into_iter().chain(below.collect::<Vec<_>>()).collect()
+    }
+
+    /// The client is built into the guard wherever the whole workspace is; it must not be used there.
+    #[test]
+    fn the_guard_itself_has_no_runtime_and_no_threads() {
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for path in sources(&src) {
+            if path.starts_with(src.join("client")) || path.ends_with("lib.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for word in ["tokio::", "thread::spawn", "crate::client"] {
+                assert!(!text.contains(word), "{} uses {word}", path.display());
+            }
+        }
+    }
+}
