@@ -1,0 +1,157 @@
+//! Taking over what runs, after whoever owned it died.
+//!
+//! ```text
+//!  guard's list --+
+//!  runtime folders +--> evidence, per VM --> judge --> take over, collect, clear, or report
+//!  /proc ---------+
+//! ```
+//! Must never happen: a QEMU killed because we do not know it; a folder cleared under a process; a VM called
+//! stopped while anything with its id runs.
+
+mod judge;
+mod proc;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use plasmavmc_guard::wire::{ExitReason, Held, Key};
+use plasmavmc_types::VmId;
+
+pub use judge::{Evidence, FolderEvidence, RecordEvidence, Verdict, judge};
+
+use crate::keeper::KeeperError;
+use crate::machine::{Host, Machine, MachineError, last_words, take_over};
+use crate::runtime::{RuntimeError, RuntimeFolder, scan};
+
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    #[error("what runs on this host cannot be found out")]
+    Keeper(#[from] KeeperError),
+    #[error("the runtime folders cannot be read")]
+    Runtime(#[from] RuntimeError),
+}
+
+/// A VM that ended while nobody looked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    pub key: Key,
+    pub exit: ExitReason,
+    pub last_words: String,
+}
+
+/// What was found on a host.
+#[derive(Debug, Default)]
+pub struct Inheritance {
+    /// They run, and are ours again. One whose guest never executed is in phase `Prepared`.
+    pub machines: Vec<Machine>,
+    pub ended: Vec<Ended>,
+    /// Rests that were cleared away.
+    pub cleared: Vec<VmId>,
+    /// What could not be taken over and must not be touched unasked, with the reason.
+    pub left_alone: BTreeMap<VmId, String>,
+    /// Things among the runtime folders that are none.
+    pub strangers: Vec<PathBuf>,
+}
+
+/// Finds out what there is, and takes over what can be.
+pub async fn inherit(host: &Arc<Host>) -> Result<Inheritance, AdoptError> {
+    // In this order: what the guard started in between shows in its list.
+    let folders = scan(&host.vms)?;
+    // As the kernel tells it: without links.
+    let vms = host.vms.canonicalize().unwrap_or_else(|_| host.vms.clone());
+    let running = proc::qemus(Path::new("/proc"), &vms);
+    let held: BTreeMap<VmId, Held> = host
+        .keeper
+        .list()
+        .await?
+        .into_iter()
+        .map(|held| (held.key.vm, held))
+        .collect();
+    let mut inheritance = Inheritance {
+        strangers: folders.strangers,
+        ..Inheritance::default()
+    };
+    let known = folders.vms.into_iter().chain(held.keys().copied());
+    let vms: BTreeSet<VmId> = known.chain(running.keys().copied()).collect();
+    for vm in vms {
+        let pids = running.get(&vm).map(Vec::as_slice).unwrap_or_default();
+        if let Err(error) = settle(host, vm, held.get(&vm), pids, &mut inheritance).await {
+            inheritance.left_alone.insert(vm, error.to_string());
+        }
+    }
+    Ok(inheritance)
+}
+
+async fn settle(
+    host: &Arc<Host>,
+    vm: VmId,
+    held: Option<&Held>,
+    pids: &[i32],
+    inheritance: &mut Inheritance,
+) -> Result<(), MachineError> {
+    let folder = RuntimeFolder::open(&host.vms, vm)?;
+    let other_pids = pids.iter().copied();
+    let evidence = Evidence {
+        held: held.map(|held| (held.key, held.phase.clone())),
+        folder: look_at(folder.as_ref()),
+        other_pids: other_pids
+            .filter(|pid| held.is_none_or(|held| held.pid != *pid))
+            .collect(),
+    };
+    let verdict = judge(&evidence);
+    tracing::info!(%vm, ?verdict, "found");
+    match (verdict, folder, held) {
+        (Verdict::Runs(_), Some(folder), Some(held)) => {
+            let Some(record) = folder.read_record()? else {
+                return Ok(());
+            };
+            inheritance
+                .machines
+                .push(take_over(host, folder, record, held.clone()).await?);
+        }
+        (Verdict::Ended(key, exit), folder, _) => {
+            let last_words = last_words(&host.vms.join(vm.to_string()));
+            if let Some(folder) = folder {
+                folder.remove(folder.lock()?)?;
+            }
+            host.keeper.forget(key).await?;
+            inheritance.ended.push(Ended { key, exit, last_words });
+        }
+        (Verdict::Stale, Some(folder), _) => {
+            folder.remove(folder.lock()?)?;
+            inheritance.cleared.push(vm);
+        }
+        (Verdict::Unknown { key, problem }, ..) => {
+            let text = format!("attempt {} runs, but {problem}", key.attempt);
+            inheritance.left_alone.insert(vm, text);
+        }
+        (Verdict::Orphans(pids), ..) => {
+            let text = format!("processes {pids:?} carry its id, and no guard holds them");
+            inheritance.left_alone.insert(vm, text);
+        }
+        (Verdict::Locked, ..) => {
+            inheritance
+                .left_alone
+                .insert(vm, "its folder is locked by another process".to_owned());
+        }
+        (Verdict::Nothing | Verdict::Runs(_) | Verdict::Stale, ..) => {}
+    }
+    Ok(())
+}
+
+fn look_at(folder: Option<&RuntimeFolder>) -> FolderEvidence {
+    let Some(folder) = folder else {
+        return FolderEvidence::Absent;
+    };
+    let record = match folder.read_record() {
+        Ok(None) => RecordEvidence::None,
+        Ok(Some(record)) => RecordEvidence::Of(record.attempt),
+        Err(error) => RecordEvidence::Unusable(error.to_string()),
+    };
+    FolderEvidence::Present {
+        // Whoever comes between takes it again; an error counts as a lock that is held.
+        is_locked: folder.lock().is_err(),
+        record,
+    }
+}
