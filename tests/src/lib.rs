@@ -5,14 +5,20 @@
 //! - [`members`]: ChainFire members as real processes, on such hosts or on loopback.
 //! - [`history`]: what clients saw, and whether a store that keeps its promises could have shown it.
 //! - [`trace`]: the system calls of a process, in time.
+//! - [`channel_torture`]: guest channels under abuse, with a real guest.
+//! - [`vms`]: real VMs on this host, with a guard of their own.
+//! - [`bench_vm`]: a VM beside libvirt's, and many in one process.
 //! - [`bench`]: the store against etcd, in one interleaved run.
 //! - [`torture`]: clients and faults together, for minutes.
 
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod bench_vm;
+pub mod channel_torture;
 pub mod history;
 pub mod hosts;
 pub mod members;
 pub mod torture;
 pub mod trace;
+pub mod vms;

@@ -59,6 +59,11 @@ impl Checkout {
         self.target.join("tools")
     }
 
+    /// The guests that `guest-image` built.
+    pub fn guests(&self) -> PathBuf {
+        self.target.join("guests")
+    }
+
     /// A cargo command that runs in the root of the checkout.
     pub fn cargo(&self, arguments: &[&str]) -> Command {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -10,6 +10,7 @@ mod absent;
 mod checkout;
 mod deadline;
 mod demo;
+mod guest;
 mod remote;
 mod setup;
 mod step;
@@ -84,11 +85,11 @@ enum Command {
         bless: bool,
     },
     /// Compare with a peer on this machine; the last line is one JSON object
-    #[command(after_help = "Kinds: kv\nNot there yet: vm, cluster, failover, guest, apply\n\n\
+    #[command(after_help = "Kinds: kv, vm\nNot there yet: cluster, failover, guest, apply\n\n\
                             `cargo xtask bench kv --help` lists the options of a kind.")]
     Bench(Forwarded),
     /// Break things on purpose and check that nothing was lost; the last line is one JSON object
-    #[command(after_help = "Kinds: kv, corrupt\nNot there yet: ha, channel\n\n\
+    #[command(after_help = "Kinds: kv, corrupt, follower, adopt, channel\nNot there yet: ha\n\n\
                             `cargo xtask torture kv --help` lists the options of a kind.")]
     Torture(Forwarded),
     /// Install what the other commands need and do not find
@@ -106,8 +107,16 @@ enum Command {
     Sim(Arguments),
     /// Run scenario files (not there yet)
     Scenario(Arguments),
-    /// Build the guest image of the tests (not there yet)
-    GuestImage(Arguments),
+    /// Build a guest for the tests out of Debian packages, or find it cached
+    #[command(
+        long_about = "Builds a guest under target/guests/KIND out of Debian packages, which are unpacked and never \
+                      installed. What is built is cached: the same command then works at once and offline. The last \
+                      line is the folder, which has the files `kernel` and `initrd`."
+    )]
+    GuestImage {
+        /// Which one
+        kind: guest::Kind,
+    },
 }
 
 /// A kind and what its own binary makes of the rest.
@@ -165,7 +174,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Setup { bench } => setup::run(&checkout, bench),
         Command::Sim(_) => Ok(absent::refuse("sim", absent::SIMULATOR)),
         Command::Scenario(_) => Ok(absent::refuse("scenario", absent::SIMULATOR)),
-        Command::GuestImage(_) => Ok(absent::refuse("guest-image", absent::GUESTS)),
+        Command::GuestImage { kind } => guest::run(&checkout, kind),
     }
 }
 

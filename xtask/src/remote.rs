@@ -10,25 +10,32 @@ use anyhow::{Context, Result};
 
 use crate::checkout::{Checkout, Profile};
 use crate::setup::{self, Purpose};
-use crate::{absent, step};
+use crate::{absent, guest, step};
 
 pub fn bench(checkout: &Checkout, kind: &str, options: &[OsString]) -> Result<ExitCode> {
     match kind {
         "kv" => become_binary(checkout, Purpose::Bench, "plasmavmc-bench", kind, options),
-        "vm" => Ok(absent::refuse("bench vm", absent::VIRTUAL_MACHINES)),
+        "vm" => {
+            setup::ensure(checkout, Purpose::Guests)?;
+            setup::ensure_libvirt()?;
+            become_binary(checkout, Purpose::Test, "plasmavmc-bench", kind, options)
+        }
         "cluster" | "failover" => Ok(absent::refuse(&format!("bench {kind}"), absent::CLUSTER)),
         "guest" => Ok(absent::refuse("bench guest", absent::GUESTS)),
         "apply" => Ok(absent::refuse("bench apply", absent::DECLARATIVE)),
-        _ => Ok(unknown("bench", kind, "kv")),
+        _ => Ok(unknown("bench", kind, "kv, vm")),
     }
 }
 
 pub fn torture(checkout: &Checkout, kind: &str, options: &[OsString]) -> Result<ExitCode> {
     match kind {
-        "kv" | "corrupt" => become_binary(checkout, Purpose::Test, "plasmavmc-torture", kind, options),
+        "adopt" | "channel" => {
+            guest::ensure_micro(checkout)?;
+            become_binary(checkout, Purpose::Test, "plasmavmc-torture", kind, options)
+        }
+        "kv" | "corrupt" | "follower" => become_binary(checkout, Purpose::Test, "plasmavmc-torture", kind, options),
         "ha" => Ok(absent::refuse("torture ha", absent::CLUSTER)),
-        "channel" => Ok(absent::refuse("torture channel", absent::GUESTS)),
-        _ => Ok(unknown("torture", kind, "kv, corrupt")),
+        _ => Ok(unknown("torture", kind, "kv, corrupt, follower, adopt, channel")),
     }
 }
 
@@ -51,6 +58,8 @@ fn become_binary(
         "-p",
         "chainfire",
         "-p",
+        "plasmavmc-guard",
+        "-p",
         "plasmavmc-tests",
         "--bins",
     ];
@@ -62,7 +71,12 @@ fn become_binary(
         .arg(kind)
         .args(options)
         .current_dir(&checkout.root)
-        .env("CHAINFIRE_BIN", checkout.binary(Profile::Release, "chainfire"));
+        .env("CHAINFIRE_BIN", checkout.binary(Profile::Release, "chainfire"))
+        .env(
+            "PLASMAVMC_GUARD_BIN",
+            checkout.binary(Profile::Release, "plasmavmc-guard"),
+        )
+        .env("PLASMAVMC_GUESTS", checkout.guests());
     if purpose == Purpose::Bench {
         command
             .env("ETCD_BIN", setup::etcd_program(checkout, "etcd")?)

@@ -7,15 +7,18 @@ use anyhow::{Context, Result};
 
 use crate::checkout::{Checkout, Profile};
 use crate::setup::{self, Purpose};
-use crate::{step, verify};
+use crate::{guest, step, verify};
 
-/// The package with everything that starts processes or namespaces: all that `--quick` leaves out.
-const SLOW_PACKAGE: &str = "plasmavmc-tests";
+/// The packages that start processes, namespaces or VMs: all that `--quick` leaves out.
+const SLOW_PACKAGES: [&str; 3] = ["plasmavmc-tests", "plasmavmc-kvm", "plasmavmc-guard"];
 
 pub fn run(checkout: &Checkout, quick: bool) -> Result<ExitCode> {
     let purpose = if quick { Purpose::Verify } else { Purpose::Test };
     setup::ensure(checkout, purpose)?;
     verify::check_all(checkout)?;
+    if !quick {
+        guest::ensure_micro(checkout)?;
+    }
 
     let packages = selection(quick);
     // Building a test does not build the binaries of other packages, which the tests start.
@@ -39,7 +42,7 @@ pub fn run(checkout: &Checkout, quick: bool) -> Result<ExitCode> {
 fn selection(quick: bool) -> Vec<&'static str> {
     let mut packages = vec!["--workspace"];
     if quick {
-        packages.extend(["--exclude", SLOW_PACKAGE]);
+        packages.extend(SLOW_PACKAGES.iter().flat_map(|package| ["--exclude", package]));
     }
     packages
 }
@@ -52,7 +55,9 @@ fn prepared(checkout: &Checkout, arguments: &[&str], packages: &[&str]) -> Comma
     let mut command = checkout.cargo(arguments);
     command
         .args(packages)
-        .env("CHAINFIRE_BIN", checkout.binary(Profile::Dev, "chainfire"));
+        .env("CHAINFIRE_BIN", checkout.binary(Profile::Dev, "chainfire"))
+        .env("PLASMAVMC_GUARD_BIN", checkout.binary(Profile::Dev, "plasmavmc-guard"))
+        .env("PLASMAVMC_GUESTS", checkout.guests());
     command
 }
 
@@ -67,8 +72,11 @@ mod tests {
     use super::selection;
 
     #[test]
-    fn quick_leaves_out_one_package_and_no_more() {
+    fn quick_leaves_out_what_starts_processes_and_no_more() {
         assert_eq!(selection(false), ["--workspace"]);
-        assert_eq!(selection(true), ["--workspace", "--exclude", "plasmavmc-tests"]);
+        assert_eq!(
+            selection(true).join(" "),
+            "--workspace --exclude plasmavmc-tests --exclude plasmavmc-kvm --exclude plasmavmc-guard"
+        );
     }
 }

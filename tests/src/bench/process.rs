@@ -128,6 +128,17 @@ pub fn own_cpu_time() -> Result<Duration> {
     cpu_time("self")
 }
 
+/// Processor time that a process has used so far.
+pub fn cpu_time_of(pid: &str) -> Result<Duration> {
+    cpu_time(pid)
+}
+
+/// What of a process is in memory.
+pub fn resident_mb_of(pid: &str) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    status_mb(&status, "VmRSS")
+}
+
 fn cpu_time(pid: &str) -> Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let ticks = cpu_ticks(&stat).ok_or_else(|| anyhow!("malformed /proc/{pid}/stat"))?;

@@ -11,6 +11,7 @@ use plasmavmc_tests::bench::programs;
 use plasmavmc_tests::bench::reaper;
 use plasmavmc_tests::bench::report::Report;
 use plasmavmc_tests::bench::sections::Section;
+use plasmavmc_tests::bench_vm;
 
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -23,6 +24,10 @@ struct Arguments {
 enum Command {
     /// ChainFire beside etcd: three members each, one load generator, interleaved rounds.
     Kv(Kv),
+    /// One VM beside libvirt's, and many in one process.
+    Vm(bench_vm::Options),
+    #[command(hide = true)]
+    VmHolder(bench_vm::Hold),
     /// Ends the members of a run when it is over; started by `kv`.
     #[command(hide = true)]
     Reap { dir: PathBuf },
@@ -50,6 +55,8 @@ struct Kv {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Kv(kv) => run(&kv),
+        Command::Vm(options) => run_vm(&options),
+        Command::VmHolder(hold) => bench_vm_holder(&hold),
         Command::Reap { dir } => reaper::reap(&dir),
     };
     match outcome {
@@ -59,6 +66,22 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn run_vm(options: &bench_vm::Options) -> Result<()> {
+    let figures = tokio::select! {
+        figures = bench_vm::run(options) => figures?,
+        // So that what runs is ended.
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    };
+    println!("{}", serde_json::to_string(&figures)?);
+    Ok(())
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn bench_vm_holder(hold: &bench_vm::Hold) -> Result<()> {
+    bench_vm::hold(hold).await
 }
 
 /// One thread serves all clients: it spends less on a call than several would, and the stores have the

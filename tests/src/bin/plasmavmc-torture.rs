@@ -6,8 +6,9 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use plasmavmc_tests::channel_torture as channel;
 use plasmavmc_tests::hosts::{DiskPlan, Lab, LabPlan, Program};
-use plasmavmc_tests::torture::{corrupt, kv};
+use plasmavmc_tests::torture::{adopt, corrupt, follower, kv};
 use serde::Serialize;
 
 #[derive(Parser)]
@@ -23,6 +24,16 @@ enum Command {
     Kv(kv::Options),
     /// Damaged files of one member.
     Corrupt(corrupt::Options),
+    /// Followers that go and come back, which nobody may notice.
+    Follower(follower::Options),
+    /// Owners of VMs, and guards, that die at any moment, and who comes after them.
+    Adopt(adopt::Options),
+    /// Channels into a real guest, abused.
+    Channel(channel::Options),
+    #[command(hide = true)]
+    VmOwner(adopt::At),
+    #[command(hide = true)]
+    VmHeir(adopt::At),
     /// Build an empty lab, say where its hosts are, and hold it until the input ends.
     Lab {
         #[arg(long, default_value_t = 3)]
@@ -36,6 +47,15 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Kv(options) => kv::run(&options).and_then(|report| print(&report, report.is_success())),
         Command::Corrupt(options) => run_corrupt(&options),
+        Command::Follower(options) => follower::run(&options).and_then(|report| print(&report, report.is_success())),
+        Command::Adopt(options) => {
+            block_on(adopt::run(&options)).and_then(|report| print(&report, report.is_success()))
+        }
+        Command::Channel(options) => {
+            block_on(channel::run(&options)).and_then(|report| print(&report, report.is_success()))
+        }
+        Command::VmOwner(at) => block_on(adopt::run_owner(&at)).map(|()| true),
+        Command::VmHeir(at) => block_on(adopt::run_heir(&at)).map(|()| true),
         Command::Lab { hosts, disk_mib } => hold_lab(hosts, disk_mib).map(|()| true),
     };
     match done {
@@ -54,9 +74,12 @@ fn print(report: &impl Serialize, success: bool) -> anyhow::Result<bool> {
     Ok(success)
 }
 
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Runtime::new()?.block_on(future)
+}
+
 fn run_corrupt(options: &corrupt::Options) -> anyhow::Result<bool> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    let report = runtime.block_on(corrupt::run(options))?;
+    let report = block_on(corrupt::run(options))?;
     print(&report, report.is_success())
 }
 

@@ -4,12 +4,15 @@
 //! strikes; then everything is mended, the members must become whole, and the phase's history is judged.
 //! A run that has not met every kind of fault proves nothing and fails.
 //!
-//! [`kv`] is about faults of hosts and networks, [`corrupt`] about faults of files.
+//! [`kv`] is about faults of hosts and networks, [`corrupt`] about faults of files, [`follower`] about
+//! absences that nobody may notice, [`adopt`] about owners of VMs that die.
 
+pub mod adopt;
 mod clients;
 pub mod corrupt;
 mod damage;
 mod faults;
+pub mod follower;
 pub mod kv;
 mod nemesis;
 mod phase;

@@ -44,6 +44,59 @@ pub const FOR_NAMESPACES: &[Program] = &[
     },
 ];
 
+/// What builds the guests of the tests.
+pub const FOR_GUESTS: &[Program] = &[
+    Program {
+        name: "debootstrap",
+        package: "debootstrap",
+        used_for: "the tree of the debian guest",
+    },
+    Program {
+        name: "mkfs.ext4",
+        package: "e2fsprogs",
+        used_for: "file systems for guests",
+    },
+    Program {
+        name: "setpriv",
+        package: "util-linux",
+        used_for: "ending a build together with its children",
+    },
+    Program {
+        name: "xz",
+        package: "xz-utils",
+        used_for: "unpacking kernels",
+    },
+    Program {
+        name: "zstd",
+        package: "zstd",
+        used_for: "unpacking kernels",
+    },
+    Program {
+        name: "gzip",
+        package: "gzip",
+        used_for: "packing an initramfs",
+    },
+];
+
+/// The peer that VMs are measured against. Absolute paths are looked for where they say.
+pub const LIBVIRT: &[Program] = &[
+    Program {
+        name: "virsh",
+        package: "libvirt-clients",
+        used_for: "the peer of `bench vm`",
+    },
+    Program {
+        name: "/usr/sbin/libvirtd",
+        package: "libvirt-daemon",
+        used_for: "the peer of `bench vm`",
+    },
+    Program {
+        name: "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so",
+        package: "libvirt-daemon-driver-qemu",
+        used_for: "the peer of `bench vm`",
+    },
+];
+
 /// Installs the packages of those programs that are missing.
 pub fn ensure(programs: &[Program]) -> Result<()> {
     let missing = missing(programs, |name| step::find_program(name).is_some());

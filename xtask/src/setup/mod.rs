@@ -5,8 +5,9 @@
 //! is missing.
 
 mod cargo_deny;
-mod debian;
+pub mod debian;
 mod etcd;
+mod qemu;
 mod toolchain;
 
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ pub enum Purpose {
     Verify,
     Test,
     Bench,
+    /// QEMU, and what the guests of the tests are built with.
+    Guests,
 }
 
 impl Purpose {
@@ -38,6 +41,10 @@ impl Purpose {
         matches!(self, Purpose::Test | Purpose::Bench)
     }
 
+    fn runs_guests(self) -> bool {
+        matches!(self, Purpose::Test | Purpose::Guests)
+    }
+
     fn compares_with_peers(self) -> bool {
         self == Purpose::Bench
     }
@@ -47,15 +54,25 @@ pub fn run(checkout: &Checkout, bench: bool) -> Result<ExitCode> {
     ensure(checkout, Purpose::Test)?;
     if bench {
         ensure(checkout, Purpose::Bench)?;
+        ensure_libvirt()?;
     }
     step::announce("setup: everything needed is there");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The peer of `bench vm`. Its packages start nothing: those that would are recommended, not needed.
+pub fn ensure_libvirt() -> Result<()> {
+    debian::ensure(debian::LIBVIRT)
 }
 
 /// Makes sure that everything needed is there. Says nothing and does nothing if it is.
 pub fn ensure(checkout: &Checkout, purpose: Purpose) -> Result<()> {
     if purpose.makes_namespaces() {
         debian::ensure(debian::FOR_NAMESPACES)?;
+    }
+    if purpose.runs_guests() {
+        qemu::ensure()?;
+        debian::ensure(debian::FOR_GUESTS)?;
     }
     if purpose.checks_code() {
         toolchain::ensure_components(checkout)?;

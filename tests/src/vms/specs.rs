@@ -1,0 +1,91 @@
+//! Specifications that tests start from, and what every guest of theirs can be asked.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use plasmavmc_kvm::machine::Machine;
+use plasmavmc_kvm::qga::{Exec, ExecEnd};
+use plasmavmc_types::{DirectBoot, Disk, DiskFormat, DiskLocation, Label, VmName, VmSpec, VmSpecFields};
+
+use super::guest;
+
+/// Booting under TCG on a busy machine.
+const BOOT: Duration = Duration::from_secs(180);
+const AGENT: Duration = Duration::from_secs(10);
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// The micro guest. `words` are what it shall do, as its init takes them on the kernel's command line.
+pub fn micro(name: &str, words: &str, change: impl FnOnce(&mut VmSpecFields)) -> Result<VmSpec> {
+    direct("micro", name, words, 256, change)
+}
+
+fn direct(
+    image: &str,
+    name: &str,
+    words: &str,
+    memory_mb: u64,
+    change: impl FnOnce(&mut VmSpecFields),
+) -> Result<VmSpec> {
+    let folder = guest(image)?;
+    let own = std::fs::read_to_string(folder.join("cmdline")).context("reading the guest's command line")?;
+    let mut fields = VmSpecFields::new(VmName::new(name)?, 1, memory_mb);
+    fields.direct_boot = Some(DirectBoot {
+        kernel: folder.join("kernel"),
+        initrd: Some(folder.join("initrd")),
+        cmdline: format!("{} {words}", own.trim()).trim().to_owned(),
+    });
+    change(&mut fields);
+    Ok(VmSpec::new(fields)?)
+}
+
+/// A VM that is never let loose: as small as QEMU takes it.
+pub fn paused(name: &str) -> Result<VmSpec> {
+    Ok(VmSpec::new(VmSpecFields::new(VmName::new(name)?, 1, 16))?)
+}
+
+/// A disk on a file of this host.
+pub fn disk(name: &str, path: &Path, format: DiskFormat, size_mb: u64) -> Result<Disk> {
+    let location = DiskLocation::File { path: path.to_owned() };
+    let mut disk = Disk::new(Label::new(name)?, location, size_mb);
+    disk.format = format;
+    Ok(disk)
+}
+
+/// Waits until the guest agent answers.
+pub async fn has_agent(machine: &Machine) -> Result<()> {
+    let deadline = Instant::now() + BOOT;
+    loop {
+        match machine.agent().health(AGENT).await {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => {
+                let console = machine.channels().console.scrollback();
+                bail!("{error}; the console said: {}", String::from_utf8_lossy(&console));
+            }
+            Err(_) => {}
+        }
+        if machine.state().borrow().phase.is_gone() {
+            bail!("it is gone: {:?}", machine.state().borrow());
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// Waits until the micro guest has all its drivers and does what it was told: its agent is there earlier.
+pub async fn has_booted(machine: &Machine) -> Result<()> {
+    has_agent(machine).await?;
+    let deadline = Instant::now() + BOOT;
+    let look = Exec::new("/bin/sh").args(["-c", "test -e /run/booted"]);
+    while machine.agent().exec(&look, AGENT).await?.end != ExecEnd::Exited(0) {
+        ensure!(Instant::now() < deadline, "the guest does not finish booting");
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// What differs from boot to boot of one guest.
+pub async fn boot_id(machine: &Machine) -> Result<String> {
+    let cat = Exec::new("/bin/cat").args(["/proc/sys/kernel/random/boot_id"]);
+    let outcome = machine.agent().exec(&cat, AGENT).await?;
+    Ok(String::from_utf8(outcome.stdout.bytes)?.trim().to_owned())
+}
