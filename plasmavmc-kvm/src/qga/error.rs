@@ -64,13 +64,22 @@ pub enum QgaError {
         command: String,
         limit_bytes: usize,
     },
-    /// It was started, and runs on in the guest.
-    #[error("the program {path:?} in {vm} did not end within {} s; it still runs there, as process {pid}", after.as_secs_f32())]
+    /// It was started, and nothing is known of its end.
+    #[error("the program {path:?} in {vm} was not seen to end within {} s; it may still run there, as process {pid}", after.as_secs_f32())]
     StillRunning {
         vm: String,
         path: String,
         pid: i64,
         after: Duration,
+    },
+    /// It was started, and the agent will not say what became of it.
+    #[error("the program {path:?} in {vm} was started as process {pid}, but what became of it cannot be told: {source}")]
+    Untold {
+        vm: String,
+        path: String,
+        pid: i64,
+        #[source]
+        source: Box<QgaError>,
     },
     /// Certainly not done.
     #[error("the arguments of {command} cannot be sent: {problem}")]
@@ -81,6 +90,18 @@ pub enum QgaError {
 }
 
 impl QgaError {
+    /// Whether asking again may help: nothing was refused, there was only no answer yet.
+    pub(super) fn is_momentary(&self) -> bool {
+        matches!(
+            self,
+            Self::NotConnected { .. }
+                | Self::NotAnswering { .. }
+                | Self::Busy { .. }
+                | Self::NoAnswer { .. }
+                | Self::Interrupted { .. }
+        )
+    }
+
     /// Whether the agent may have done, or may yet do, what it was told.
     pub fn may_be_done(&self) -> bool {
         match self {
@@ -88,7 +109,8 @@ impl QgaError {
             | Self::Interrupted { .. }
             | Self::Unexpected { .. }
             | Self::AnswerTooLong { .. }
-            | Self::StillRunning { .. } => true,
+            | Self::StillRunning { .. }
+            | Self::Untold { .. } => true,
             Self::NotConnected { .. }
             | Self::NotAnswering { .. }
             | Self::Busy { .. }

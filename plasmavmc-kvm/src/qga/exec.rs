@@ -119,8 +119,19 @@ impl Agent {
                     after: within,
                 });
             }
-            if let Some(outcome) = self.exec_outcome(pid, exec.output_limit_bytes, left).await? {
-                return Ok(outcome);
+            match self.exec_outcome(pid, exec.output_limit_bytes, left).await {
+                Ok(Some(outcome)) => return Ok(outcome),
+                Ok(None) => {}
+                // The program runs on while its agent is out of reach for a moment.
+                Err(error) if error.is_momentary() => {}
+                Err(source) => {
+                    return Err(QgaError::Untold {
+                        vm: self.vm(),
+                        path: exec.path.clone(),
+                        pid,
+                        source: Box::new(source),
+                    });
+                }
             }
             // The agent cannot tell us by itself.
             tokio::time::sleep(pause.min(left)).await;

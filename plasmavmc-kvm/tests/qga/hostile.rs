@@ -126,6 +126,42 @@ async fn without_a_connection_a_command_fails_at_once() {
 }
 
 #[tokio::test]
+async fn a_program_that_was_started_is_never_said_not_to_have_been() {
+    let (scene, mut guest) = Scene::start().await;
+    let agent_that_dies = async {
+        let command = guest.serve_sync_until_command().await;
+        assert_eq!(command["execute"], "guest-exec");
+        guest.send("{\"return\": {\"pid\": 7}}\n").await;
+    };
+    let exec = Exec::new("/bin/true");
+    let (outcome, ()) = tokio::join!(
+        scene.agent.exec(&exec, Duration::from_millis(400)),
+        agent_that_dies
+    );
+    let error = outcome.unwrap_err();
+    assert!(
+        matches!(error, QgaError::StillRunning { pid: 7, .. }) && error.may_be_done(),
+        "{error}"
+    );
+
+    let agent_that_forgot = async {
+        guest.serve_sync_until_command().await;
+        guest.send("{\"return\": {\"pid\": 8}}\n").await;
+        let command = guest.serve_sync_until_command().await;
+        assert_eq!(command["execute"], "guest-exec-status");
+        guest
+            .send("{\"error\": {\"class\": \"GenericError\", \"desc\": \"PID 8 does not exist\"}}\n")
+            .await;
+    };
+    let (outcome, ()) = tokio::join!(scene.agent.exec(&exec, SOON), agent_that_forgot);
+    let error = outcome.unwrap_err();
+    assert!(
+        matches!(error, QgaError::Untold { pid: 8, .. }) && error.may_be_done(),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn an_open_port_without_an_agent_is_not_taken_for_one_and_gets_no_command() {
     let (scene, mut guest) = Scene::start().await;
     let error = scene
