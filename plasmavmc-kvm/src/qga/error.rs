@@ -73,7 +73,9 @@ pub enum QgaError {
         after: Duration,
     },
     /// It was started, and the agent will not say what became of it.
-    #[error("the program {path:?} in {vm} was started as process {pid}, but what became of it cannot be told: {source}")]
+    #[error(
+        "the program {path:?} in {vm} was started as process {pid}, but what became of it cannot be told: {source}"
+    )]
     Untold {
         vm: String,
         path: String,

@@ -134,10 +134,7 @@ async fn a_program_that_was_started_is_never_said_not_to_have_been() {
         guest.send("{\"return\": {\"pid\": 7}}\n").await;
     };
     let exec = Exec::new("/bin/true");
-    let (outcome, ()) = tokio::join!(
-        scene.agent.exec(&exec, Duration::from_millis(400)),
-        agent_that_dies
-    );
+    let (outcome, ()) = tokio::join!(scene.agent.exec(&exec, Duration::from_millis(400)), agent_that_dies);
     let error = outcome.unwrap_err();
     assert!(
         matches!(error, QgaError::StillRunning { pid: 7, .. }) && error.may_be_done(),
