@@ -1,10 +1,23 @@
-//! The daemon of a host: where the other crates meet.
+//! The server: what joins the store, the decisions and QEMU on one host.
 //!
-//! Owns: configuration, the public API, the controller (on the Raft leader), the agent of this host, and
-//! the typed keys of the store. Embeds a ChainFire member. They come with the issue that brings the first
-//! VM; there is no code here before.
-//!
-//! Must never: decide (plasmavmc-core does), act on a decision that is not committed, write a record
-//! without the revision it was decided on, or stop a guest by stopping itself.
+//! ```text
+//!   config     what it is told: file, environment, flags
+//!   store      typed keys over ChainFire; the mirror, which is all that is stored as one value
+//!   control    on the Raft leader: view -> core::plan -> transactions
+//!   agent      this host: session, beats, VMs: view -> core::reconcile -> QEMU and transactions
+//!   api        the public calls
+//!   cluster    founding, joining, the cluster port
+//!   serve      what starts and stops all of it, in order
+//! ```
+//! Must never: decide anything about a VM outside of plasmavmc-core, or write a key without comparing the
+//! revision it decided on.
 
 #![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod api;
+pub mod cluster;
+pub mod config;
+pub mod control;
+pub mod serve;
+pub mod store;

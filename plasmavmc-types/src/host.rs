@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::invalid::Checks;
-use crate::{BootId, Epoch, HostId, HostName, InstanceNonce, Invalid};
+use crate::{BootId, BridgeName, Epoch, HostId, HostName, InstanceNonce, Invalid, PoolName};
 
 const MAX_ADDRESSES: usize = 8;
 const MIN_LEASE_MS: u64 = 100;
@@ -35,6 +35,8 @@ struct StoredHost {
     name: HostName,
     addresses: Vec<Address>,
     mode: HostMode,
+    #[serde(default)]
+    cluster_address: Option<Address>,
 }
 
 impl HostRecord {
@@ -44,8 +46,20 @@ impl HostRecord {
             name,
             addresses,
             mode: HostMode::Active,
+            cluster_address: None,
         }
         .try_into()
+    }
+
+    /// Where the other servers reach it.
+    pub fn cluster_address(&self) -> Option<&Address> {
+        self.0.cluster_address.as_ref()
+    }
+
+    #[must_use]
+    pub fn with_cluster_address(mut self, address: Option<Address>) -> Self {
+        self.0.cluster_address = address;
+        self
     }
 
     pub fn id(&self) -> HostId {
@@ -149,8 +163,36 @@ pub struct Usage {
     pub memory_mb: u64,
 }
 
+/// What a host tells of itself in its beats, besides that it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostFacts {
+    pub pools: Vec<PoolName>,
+    /// Bridges a VM may be plugged into.
+    pub bridges: Vec<BridgeName>,
+    /// `kvm` or `tcg`, with the reason.
+    pub accelerator: String,
+    pub version: String,
+    /// What a person should look at: QEMUs nobody knows, and the like.
+    pub warnings: Vec<String>,
+}
+
+const MAX_FACTS: usize = 64;
+const MAX_FACT_BYTES: usize = 512;
+
+impl HostFacts {
+    fn check(&self, checks: &mut Checks) {
+        checks.require_at_most("facts.pools", self.pools.len(), MAX_FACTS);
+        checks.require_at_most("facts.bridges", self.bridges.len(), MAX_FACTS);
+        checks.require_at_most("facts.warnings", self.warnings.len(), MAX_FACTS);
+        for text in self.warnings.iter().chain([&self.accelerator, &self.version]) {
+            checks.require_range("facts text bytes", text.len(), 0..=MAX_FACT_BYTES);
+        }
+    }
+}
+
 /// The fields of a beat, to be filled in freely and then checked by [`Beat::new`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BeatFields {
     pub epoch: Epoch,
@@ -161,10 +203,12 @@ pub struct BeatFields {
     pub lease_ms: u64,
     pub capacity: Capacity,
     pub usage: Usage,
+    #[serde(default)]
+    pub facts: HostFacts,
 }
 
 /// A checked beat: "I was here, and hold still when I do not hear that you noticed".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BeatFields", into = "BeatFields")]
 pub struct Beat(BeatFields);
 
@@ -179,6 +223,7 @@ impl Beat {
         checks.require(fields.capacity.memory_mb > 0, "capacity.memory_mb", || {
             "is 0".to_owned()
         });
+        fields.facts.check(&mut checks);
         checks.finish(Self(fields))
     }
 

@@ -65,6 +65,11 @@ uuid_id!(
     "boot id"
 );
 uuid_id!(
+    /// Something that takes longer than a call.
+    OperationId,
+    "operation id"
+);
+uuid_id!(
     /// One attempt to start a VM. Answers to another attempt are discarded.
     AttemptId,
     "attempt id"

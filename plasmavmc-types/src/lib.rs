@@ -14,6 +14,7 @@ mod host;
 mod ids;
 mod invalid;
 mod name;
+mod operation;
 mod reference;
 mod spec;
 mod state;
@@ -22,17 +23,21 @@ mod timings;
 mod vm;
 
 pub use address::Address;
-pub use host::{Beat, BeatFields, BeatSequence, Capacity, HostMode, HostRecord, Session, SessionState, Usage};
-pub use ids::{AttemptId, BootId, Epoch, Generation, HostId, Incarnation, InstanceNonce, VmId, VmNumber};
+pub use host::{
+    Beat, BeatFields, BeatSequence, Capacity, HostFacts, HostMode, HostRecord, Session, SessionState, Usage,
+};
+pub use ids::{AttemptId, BootId, Epoch, Generation, HostId, Incarnation, InstanceNonce, OperationId, VmId, VmNumber};
 pub use invalid::{Invalid, Problem};
 pub use name::{HostName, Label, PoolName, VmName};
+pub use operation::{Decision, Operation, OperationError, OperationKind, OperationState};
 pub use reference::VmRef;
 pub use spec::{
-    AgentPolicy, BackingImage, BridgeName, Cdrom, Cpu, CpuModel, Dependency, DependencyReached, DirectBoot, Disk,
-    DiskAio, DiskBus, DiskCache, DiskDiscard, DiskFormat, DiskLocation, DiskSerial, Display, Firmware, GuestWatchdog,
-    HaPolicy, MacAddress, MachineFamily, MachineType, Nic, NicModel, NicNetwork, RestartPolicy, VmSpec, VmSpecFields,
+    Affinity, AgentPolicy, BackingImage, BridgeName, Cdrom, Cpu, CpuModel, Dependency, DependencyReached, DirectBoot,
+    Disk, DiskAio, DiskBus, DiskCache, DiskDiscard, DiskFormat, DiskLocation, DiskSerial, Display, Firmware,
+    GuestWatchdog, HaPolicy, MacAddress, MachineFamily, MachineType, Nic, NicModel, NicNetwork, RestartPolicy, VmSpec,
+    VmSpecFields,
 };
 pub use state::{ParseVmStateError, PauseCause, QemuRunState, VmState};
 pub use status::{AgentHealth, Condition, Exit, ObservedState, QemuProcess, VmStatus, VmStatusFields};
 pub use timings::{Timings, TimingsFields};
-pub use vm::{Placement, PowerWanted, VmRecord};
+pub use vm::{Placement, PowerWanted, VmRecord, VmRecordParts};

@@ -8,6 +8,8 @@ use crate::invalid::Checks;
 use crate::{AttemptId, Incarnation, Invalid, Label, PauseCause, QemuRunState, VmState};
 
 const MAX_CONDITIONS: usize = 32;
+/// As many as a restart policy may allow, and the one that is too many.
+const MAX_CRASHES: usize = 101;
 const MAX_REASON_BYTES: usize = 1024;
 
 /// The state of a VM as its host sees it. `pending` and `unknown` are missing: a host that reports has the
@@ -112,6 +114,15 @@ pub struct VmStatusFields {
     pub last_exit: Option<Exit>,
     #[serde(default)]
     pub conditions: Vec<Condition>,
+    /// When QEMU died by itself, oldest first, by the host's wall clock: what the restart policy counts.
+    #[serde(default)]
+    pub crashes_at_ms: Vec<u64>,
+    /// The generation of the record that this host carries out; 0: none yet.
+    #[serde(default)]
+    pub generation: u64,
+    /// When it came into this state, by the host's wall clock.
+    #[serde(default)]
+    pub since_ms: u64,
 }
 
 /// A checked status.
@@ -138,6 +149,7 @@ impl VmStatus {
         if let ObservedState::Failed { reason } = state {
             checks.require_range("state.failed.reason bytes", reason.len(), 1..=MAX_REASON_BYTES);
         }
+        checks.require_at_most("crashes_at_ms", fields.crashes_at_ms.len(), MAX_CRASHES);
         checks.require_at_most("conditions", fields.conditions.len(), MAX_CONDITIONS);
         let names = fields.conditions.iter().map(|condition| &condition.name);
         checks.require_unique(names, |index| format!("conditions[{index}].name"));
@@ -156,6 +168,9 @@ impl VmStatus {
             agent: AgentHealth::default(),
             last_exit: None,
             conditions: Vec::new(),
+            crashes_at_ms: Vec::new(),
+            generation: 0,
+            since_ms: 0,
         })
     }
 

@@ -27,20 +27,62 @@ struct Stored {
     generation: Generation,
     /// A tombstone: the VM was deleted, and the record stays until nothing can run.
     deleted: bool,
+    /// By the wall clock of the host that took the call.
+    #[serde(default)]
+    created_at_ms: u64,
+}
+
+/// All of a record, for those who store it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmRecordParts {
+    pub id: VmId,
+    pub number: VmNumber,
+    pub spec: VmSpec,
+    pub power: PowerWanted,
+    pub generation: Generation,
+    pub deleted: bool,
+    pub created_at_ms: u64,
 }
 
 impl VmRecord {
     /// A new VM, wanted on.
     pub fn create(id: VmId, number: VmNumber, spec: VmSpec) -> Result<Self, Invalid> {
-        Stored {
+        Self::from_parts(VmRecordParts {
             id,
             number,
             spec,
             power: PowerWanted::On,
             generation: Generation::FIRST,
             deleted: false,
+            created_at_ms: 0,
+        })
+    }
+
+    /// A record that was stored, or is made of parts.
+    pub fn from_parts(parts: VmRecordParts) -> Result<Self, Invalid> {
+        let VmRecordParts {
+            id,
+            number,
+            spec,
+            power,
+            generation,
+            deleted,
+            created_at_ms,
+        } = parts;
+        Stored {
+            id,
+            number,
+            spec,
+            power,
+            generation,
+            deleted,
+            created_at_ms,
         }
         .try_into()
+    }
+
+    pub fn created_at_ms(&self) -> u64 {
+        self.0.created_at_ms
     }
 
     pub fn id(&self) -> VmId {

@@ -67,16 +67,19 @@ pub async fn reboot(hands: &Hands, within: Duration) -> Result<(), MachineError>
 }
 
 async fn ask_to_power_off(hands: &Hands, action: Action, within: Duration) -> Result<(), MachineError> {
-    match hands.policy {
-        AgentPolicy::Required => {
-            let agent = &hands.channels.agent;
-            let silent = |source| MachineError::AgentSilent { action, source };
-            agent.health(patience::AGENT.min(within)).await.map_err(silent)?;
+    let agent = &hands.channels.agent;
+    let health = match hands.policy {
+        AgentPolicy::None => None,
+        AgentPolicy::Required | AgentPolicy::Optional => Some(agent.health(patience::AGENT.min(within)).await),
+    };
+    match (health, hands.policy) {
+        (Some(Ok(_)), _) => {
             agent
                 .shutdown(ShutdownMode::PowerDown, patience::AGENT.min(within))
                 .await?;
         }
-        AgentPolicy::None => hands.command(action, "system_powerdown", json!({})).await?,
+        (Some(Err(source)), AgentPolicy::Required) => return Err(MachineError::AgentSilent { action, source }),
+        (Some(Err(_)) | None, _) => hands.command(action, "system_powerdown", json!({})).await?,
     }
     if hands.wait_powered_off(within).await {
         Ok(())

@@ -16,7 +16,7 @@ use crate::{Invalid, Label, VmName};
 pub use disk::{BackingImage, Cdrom, Disk, DiskAio, DiskBus, DiskCache, DiskDiscard, DiskFormat, DiskLocation};
 pub use machine::{Cpu, DirectBoot, Display, Firmware, GuestWatchdog};
 pub use nic::{MacAddress, Nic, NicModel, NicNetwork};
-pub use policy::{AgentPolicy, Dependency, DependencyReached, HaPolicy, RestartPolicy};
+pub use policy::{Affinity, AgentPolicy, Dependency, DependencyReached, HaPolicy, RestartPolicy};
 pub use word::{BridgeName, CpuModel, DiskSerial, MachineFamily, MachineType};
 
 const MAX_VCPUS: u32 = 255;
@@ -83,6 +83,8 @@ pub struct VmSpecFields {
     /// How long to wait before this VM starts, once everything it depends on is there.
     #[serde(default)]
     pub start_delay_s: u32,
+    #[serde(default)]
+    pub affinity: Affinity,
 }
 
 fn default_priority() -> u8 {
@@ -119,6 +121,7 @@ impl VmSpecFields {
             restart: RestartPolicy::default(),
             depends_on: Vec::new(),
             start_delay_s: 0,
+            affinity: Affinity::default(),
         }
     }
 }
@@ -140,6 +143,7 @@ impl VmSpec {
         checks.require_at_most("depends_on", fields.depends_on.len(), MAX_DEPENDENCIES);
         let needed = fields.depends_on.iter().map(|dependency| dependency.vm);
         checks.require_unique(needed, |index| format!("depends_on[{index}].vm"));
+        fields.affinity.check(&mut checks);
         checks.require_range("start_delay_s", fields.start_delay_s, 0..=MAX_START_DELAY_S);
         checks.finish(Self(fields))
     }

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::VmId;
 use crate::invalid::Checks;
+use crate::{HostName, VmId};
 
 /// Whether graceful actions depend on the guest agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -12,8 +12,46 @@ pub enum AgentPolicy {
     /// A graceful action begins only if the agent has just answered.
     #[default]
     Required,
+    /// Through the agent if it answers now, else as none.
+    Optional,
     /// The guest has no agent: graceful actions press the ACPI button and hope.
     None,
+}
+
+/// Where a VM may run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Affinity {
+    /// Only these hosts; empty: any.
+    #[serde(default)]
+    pub hosts: Vec<HostName>,
+    /// Never on one host with these VMs.
+    #[serde(default)]
+    pub apart_from: Vec<VmId>,
+    /// On one host with these VMs.
+    #[serde(default)]
+    pub together_with: Vec<VmId>,
+}
+
+const MAX_AFFINITIES: usize = 64;
+
+impl Affinity {
+    pub(crate) fn check(&self, checks: &mut Checks) {
+        let lists = [
+            ("affinity.apart_from", &self.apart_from),
+            ("affinity.together_with", &self.together_with),
+        ];
+        checks.require_at_most("affinity.hosts", self.hosts.len(), MAX_AFFINITIES);
+        checks.require_unique(&self.hosts, |index| format!("affinity.hosts[{index}]"));
+        for (field, vms) in lists {
+            checks.require_at_most(field, vms.len(), MAX_AFFINITIES);
+            checks.require_unique(vms, |index| format!("{field}[{index}]"));
+        }
+        let both = self.apart_from.iter().find(|vm| self.together_with.contains(vm));
+        checks.require(both.is_none(), "affinity.apart_from", || {
+            "names a VM that affinity.together_with names too".to_owned()
+        });
+    }
 }
 
 /// Whether a VM is leased: frozen when its host loses contact, and started elsewhere.

@@ -1,0 +1,3 @@
+//! The program `plasmavmc`.
+
+fn main() {}

@@ -1,0 +1,125 @@
+//! What is stored, as one value: what every decision is made on.
+//!
+//! Each part carries the revision it was read at, so that whoever acts on a decision can compare it: a change
+//! in between makes the action fail, and the next look decides anew.
+
+use std::collections::BTreeMap;
+
+use plasmavmc_types::{
+    Beat, Decision, HostId, HostRecord, Operation, OperationId, Placement, Session, Timings, VmId, VmName, VmNumber,
+    VmRecord, VmRef, VmStatus,
+};
+
+/// A value with the revision of its last change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored<T> {
+    pub value: T,
+    /// The revision of the store at which it came to be as it is.
+    pub revision: u64,
+}
+
+impl<T> Stored<T> {
+    pub fn new(value: T, revision: u64) -> Self {
+        Self { value, revision }
+    }
+}
+
+/// The revision of what may be missing: 0 says that it is absent, as the store's compares do.
+pub fn revision_of<T>(stored: Option<&Stored<T>>) -> u64 {
+    stored.map_or(0, |stored| stored.revision)
+}
+
+/// One VM. The record may be missing while its rest is being cleared away.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VmView {
+    pub record: Option<Stored<VmRecord>>,
+    pub placement: Option<Stored<Placement>>,
+    pub status: Option<Stored<VmStatus>>,
+}
+
+impl VmView {
+    /// The status, if it belongs to the placement: what an earlier host said says nothing of now.
+    pub fn current_status(&self) -> Option<&Stored<VmStatus>> {
+        let placement = self.placement.as_ref()?;
+        self.status
+            .as_ref()
+            .filter(|status| status.value.incarnation == placement.value.incarnation)
+    }
+
+    pub fn name(&self) -> Option<&VmName> {
+        self.record.as_ref().map(|record| &record.value.spec().name)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostView {
+    pub record: Option<Stored<HostRecord>>,
+    pub session: Option<Stored<Session>>,
+    pub beat: Option<Stored<Beat>>,
+}
+
+/// How VMs are spread over hosts that fit equally.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PlacementMode {
+    #[default]
+    Spread,
+    Pack,
+}
+
+/// All that is stored, at one revision.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClusterView {
+    /// Everything up to here is in it.
+    pub revision: u64,
+    pub timings: Timings,
+    pub placement_mode: PlacementMode,
+    pub vms: BTreeMap<VmId, VmView>,
+    pub hosts: BTreeMap<HostId, HostView>,
+    pub operations: BTreeMap<OperationId, Stored<Operation>>,
+    /// By key, which sorts by time; the newest ones only.
+    pub decisions: BTreeMap<String, Stored<Decision>>,
+    /// Names and numbers of VMs that exist.
+    pub names: BTreeMap<VmName, VmId>,
+    pub numbers: BTreeMap<VmNumber, VmId>,
+}
+
+impl ClusterView {
+    /// The VM that is meant, if it exists.
+    pub fn find(&self, vm: &VmRef) -> Option<VmId> {
+        let id = match vm {
+            VmRef::Id(id) => Some(*id),
+            VmRef::Number(number) => self.numbers.get(number).copied(),
+            VmRef::Name(name) => self.names.get(name).copied(),
+        }?;
+        let known = self.vms.get(&id)?.record.is_some();
+        known.then_some(id)
+    }
+
+    pub fn host_named(&self, name: &str) -> Option<HostId> {
+        let is_meant = |view: &&HostView| {
+            view.record
+                .as_ref()
+                .is_some_and(|record| record.value.name().as_str() == name)
+        };
+        let mut hosts = self.hosts.iter();
+        hosts.find(|(_, view)| is_meant(view)).map(|(id, _)| *id)
+    }
+
+    /// The operations on a VM that have not ended, oldest first.
+    pub fn open_operations(&self, vm: VmId) -> Vec<&Stored<Operation>> {
+        let mut open: Vec<_> = self
+            .operations
+            .values()
+            .filter(|operation| operation.value.vm == vm && !operation.value.is_ended())
+            .collect();
+        open.sort_by_key(|operation| (operation.value.created_at_ms, operation.value.id));
+        open
+    }
+}
+
+/// When each host was last heard of, as the reader's own clock says: how long ago, in milliseconds. A host that
+/// is missing has never been heard of since this reader began.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Heard {
+    pub ago_ms: BTreeMap<HostId, u64>,
+}
