@@ -274,6 +274,7 @@ mod tests {
                 memory_mb: 16_384,
             },
             usage: Usage::default(),
+            facts: HostFacts::default(),
         }
     }
 
@@ -330,7 +331,7 @@ mod tests {
             capacity: Capacity { vcpus: 0, memory_mb: 0 },
             ..beat()
         };
-        let invalid = Beat::new(spoilt).unwrap_err();
+        let invalid = Beat::new(spoilt.clone()).unwrap_err();
         assert_eq!(invalid.problems().len(), 4, "{invalid}");
         let json = serde_json::to_string(&spoilt).unwrap();
         assert!(serde_json::from_str::<Beat>(&json).is_err());

@@ -22,7 +22,7 @@ pub struct Invalid {
 
 impl Invalid {
     /// A value that is wrong as a whole.
-    pub(crate) fn whole(what: &'static str, problem: impl Into<String>) -> Self {
+    pub fn whole(what: &'static str, problem: impl Into<String>) -> Self {
         let problem = Problem {
             field: String::new(),
             problem: problem.into(),
@@ -61,14 +61,15 @@ impl fmt::Display for Invalid {
     }
 }
 
-/// Collects problems, so that a constructor reports all of them.
+/// Collects problems, so that a constructor or a reader of messages reports all of them.
 #[derive(Debug)]
-pub(crate) struct Checks {
+pub struct Checks {
     what: &'static str,
     problems: Vec<Problem>,
 }
 
 impl Checks {
+    /// Nothing is known to be wrong yet with a `what`: `VM spec`, `host name`.
     pub fn of(what: &'static str) -> Self {
         Self {
             what,
@@ -76,15 +77,40 @@ impl Checks {
         }
     }
 
+    /// One more thing that is wrong.
+    pub fn refuse(&mut self, field: impl Into<String>, problem: impl Into<String>) {
+        self.problems.push(Problem {
+            field: field.into(),
+            problem: problem.into(),
+        });
+    }
+
+    /// The value, or `None` with its problems kept as problems of `field`.
+    pub fn take<T>(&mut self, field: &str, value: Result<T, Invalid>) -> Option<T> {
+        let invalid = match value {
+            Ok(value) => return Some(value),
+            Err(invalid) => invalid,
+        };
+        for Problem { field: inner, problem } in invalid.problems {
+            let separator = if field.is_empty() || inner.is_empty() { "" } else { "." };
+            self.refuse(format!("{field}{separator}{inner}"), problem);
+        }
+        None
+    }
+
+    /// What was found wrong so far.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Keeps a problem unless `holds`.
     pub fn require(&mut self, holds: bool, field: impl Into<String>, problem: impl FnOnce() -> String) {
         if !holds {
-            self.problems.push(Problem {
-                field: field.into(),
-                problem: problem(),
-            });
+            self.refuse(field, problem());
         }
     }
 
+    /// The value lies between two others, which are allowed too.
     pub fn require_range<T: PartialOrd + fmt::Display>(
         &mut self,
         field: impl Into<String>,
@@ -96,6 +122,7 @@ impl Checks {
         });
     }
 
+    /// A list is not too long.
     pub fn require_at_most(&mut self, field: impl Into<String>, count: usize, limit: usize) {
         self.require(count <= limit, field, || {
             format!("has {count} entries, at most {limit} are allowed")
@@ -119,6 +146,7 @@ impl Checks {
         }
     }
 
+    /// The value, if nothing is wrong with it.
     pub fn finish<T>(self, value: T) -> Result<T, Invalid> {
         if self.problems.is_empty() {
             Ok(value)
@@ -146,6 +174,18 @@ mod tests {
             "invalid thing: size is 9, allowed is 1 to 5; names[2] repeats a of names[0]"
         );
         assert!(invalid.mentions("size") && !invalid.mentions("names[0]"));
+    }
+
+    #[test]
+    fn problems_of_a_part_are_named_after_it() {
+        let mut checks = Checks::of("thing");
+        assert_eq!(checks.take("size", Ok(3)), Some(3));
+        assert_eq!(checks.take::<()>("name", Err(Invalid::whole("name", "is empty"))), None);
+        let mut part = Checks::of("part");
+        part.refuse("color", "is missing");
+        assert_eq!(checks.take("lid", part.finish(())), None);
+        let invalid = checks.finish(()).unwrap_err();
+        assert_eq!(invalid.to_string(), "invalid thing: name is empty; lid.color is missing");
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod reference;
 mod spec;
 mod state;
 mod status;
+mod text;
 mod timings;
 mod vm;
 
@@ -27,8 +28,8 @@ pub use host::{
     Beat, BeatFields, BeatSequence, Capacity, HostFacts, HostMode, HostRecord, Session, SessionState, Usage,
 };
 pub use ids::{AttemptId, BootId, Epoch, Generation, HostId, Incarnation, InstanceNonce, OperationId, VmId, VmNumber};
-pub use invalid::{Invalid, Problem};
-pub use name::{HostName, Label, PoolName, VmName};
+pub use invalid::{Checks, Invalid, Problem};
+pub use name::{HostName, Label, PoolName, RequestId, TokenId, VmName};
 pub use operation::{Decision, Operation, OperationError, OperationKind, OperationState};
 pub use reference::VmRef;
 pub use spec::{

@@ -3,13 +3,9 @@
 //! All are DNS labels, so that a VM's name can become its guest's host name, and a name can never be
 //! taken for a number or an id (see [`crate::VmRef`]).
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::Invalid;
+use crate::text::{checked_text, refuse_word};
 
 const MAX_BYTES: usize = 63;
 
@@ -33,76 +29,41 @@ fn refuse_label(text: &str) -> Option<String> {
     Some(problem)
 }
 
-macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            pub fn new(text: impl Into<String>) -> Result<Self, Invalid> {
-                let text = text.into();
-                match refuse_label(&text) {
-                    None => Ok(Self(text)),
-                    Some(problem) => Err(Invalid::whole($what, problem)),
-                }
-            }
-
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = Invalid;
-
-            fn try_from(text: String) -> Result<Self, Invalid> {
-                Self::new(text)
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> Self {
-                name.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = Invalid;
-
-            fn from_str(text: &str) -> Result<Self, Invalid> {
-                Self::new(text)
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
-            }
-        }
-    };
-}
-
-name!(
+checked_text!(
     /// The name of a VM, unique in the cluster.
     VmName,
-    "VM name"
+    "VM name",
+    refuse_label
 );
-name!(
+checked_text!(
     /// The name of a host, unique in the cluster.
     HostName,
-    "host name"
+    "host name",
+    refuse_label
 );
-name!(
+checked_text!(
     /// The name of a storage pool.
     PoolName,
-    "pool name"
+    "pool name",
+    refuse_label
 );
-name!(
+checked_text!(
     /// The name of something inside a VM (a disk, a NIC) or of a network.
     Label,
-    "name"
+    "name",
+    refuse_label
+);
+checked_text!(
+    /// What a caller names its request by, so that a repetition is answered like the first.
+    RequestId,
+    "request id",
+    |text| refuse_word(text, 128)
+);
+checked_text!(
+    /// The public half of a join token.
+    TokenId,
+    "token id",
+    |text| refuse_word(text, 64)
 );
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Invalid;
+
 /// The state of a VM as a client sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -115,6 +117,47 @@ pub enum PauseCause {
     Snapshot,
     /// A debugger holds it.
     Debugger,
+}
+
+impl PauseCause {
+    pub const ALL: [PauseCause; 8] = [
+        PauseCause::Asked,
+        PauseCause::Suspended,
+        PauseCause::IoError,
+        PauseCause::GuestPanicked,
+        PauseCause::Watchdog,
+        PauseCause::InternalError,
+        PauseCause::Snapshot,
+        PauseCause::Debugger,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            PauseCause::Asked => "asked",
+            PauseCause::Suspended => "suspended",
+            PauseCause::IoError => "io_error",
+            PauseCause::GuestPanicked => "guest_panicked",
+            PauseCause::Watchdog => "watchdog",
+            PauseCause::InternalError => "internal_error",
+            PauseCause::Snapshot => "snapshot",
+            PauseCause::Debugger => "debugger",
+        }
+    }
+}
+
+impl fmt::Display for PauseCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for PauseCause {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let cause = PauseCause::ALL.into_iter().find(|cause| cause.as_str() == text);
+        cause.ok_or_else(|| Invalid::whole("pause cause", format!("is {text:?}, which nobody knows")))
+    }
 }
 
 /// The run state that QEMU reports over QMP. A later QEMU may know more of them: that is no error.
@@ -225,6 +268,15 @@ mod tests {
             assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{state}\""));
         }
         assert!("Running".parse::<VmState>().is_err());
+    }
+
+    #[test]
+    fn causes_have_one_word_everywhere() {
+        for cause in PauseCause::ALL {
+            assert_eq!(cause.to_string().parse(), Ok(cause));
+            assert_eq!(serde_json::to_string(&cause).unwrap(), format!("\"{cause}\""));
+        }
+        assert!("Asked".parse::<PauseCause>().is_err());
     }
 
     #[test]

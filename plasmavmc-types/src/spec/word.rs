@@ -1,29 +1,6 @@
 //! Words that end up in a command line or in a guest, and so are made of harmless characters only.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
-
-use crate::Invalid;
-
-/// Why a text is no word of letters, digits, dots, hyphens and underscores that begins with one of the first two.
-fn refuse_word(text: &str, max_bytes: usize) -> Option<String> {
-    let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if text.is_empty() {
-        Some("is empty".to_owned())
-    } else if text.len() > max_bytes {
-        Some(format!("has {} bytes, at most {max_bytes} are allowed", text.len()))
-    } else if let Some(bad) = text.chars().find(|c| !is_inner(*c)) {
-        Some(format!(
-            "{text:?} has {bad:?}; letters, digits, dots, hyphens and underscores are allowed"
-        ))
-    } else if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-        Some(format!("{text:?} must start with a letter or a digit"))
-    } else {
-        None
-    }
-}
+use crate::text::{checked_text, refuse_word};
 
 fn refuse_machine_type(text: &str) -> Option<String> {
     refuse_word(text, 64).or_else(|| {
@@ -40,78 +17,26 @@ fn refuse_machine_type(text: &str) -> Option<String> {
     })
 }
 
-macro_rules! word {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $refuse:expr) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            pub fn new(text: impl Into<String>) -> Result<Self, Invalid> {
-                let text = text.into();
-                let refuse: fn(&str) -> Option<String> = $refuse;
-                match refuse(&text) {
-                    None => Ok(Self(text)),
-                    Some(problem) => Err(Invalid::whole($what, problem)),
-                }
-            }
-
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = Invalid;
-
-            fn try_from(text: String) -> Result<Self, Invalid> {
-                Self::new(text)
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(word: $name) -> Self {
-                word.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = Invalid;
-
-            fn from_str(text: &str) -> Result<Self, Invalid> {
-                Self::new(text)
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
-            }
-        }
-    };
-}
-
-word!(
+checked_text!(
     /// A CPU model as QEMU names it: `max`, `EPYC-v4`.
     CpuModel,
     "CPU model",
     |text| refuse_word(text, 64)
 );
-word!(
+checked_text!(
     /// The board of a VM: `q35`, `pc`, or one of their versions, which keeps the guest's hardware the same
     /// when QEMU is upgraded. Whether the QEMU of a host has that version is found out there.
     MachineType,
     "machine type",
     refuse_machine_type
 );
-word!(
+checked_text!(
     /// The serial number that the guest reads from a disk. 20 bytes are what all buses carry.
     DiskSerial,
     "serial number",
     |text| refuse_word(text, 20)
 );
-word!(
+checked_text!(
     /// A network bridge of a host, named as the kernel allows it.
     BridgeName,
     "bridge name",
