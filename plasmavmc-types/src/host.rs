@@ -168,6 +168,10 @@ pub struct Usage {
 #[serde(deny_unknown_fields)]
 pub struct HostFacts {
     pub pools: Vec<PoolName>,
+    /// Those of `pools` whose volumes are the same on every host that has them: what lies there may be opened
+    /// elsewhere.
+    #[serde(default)]
+    pub shared_pools: Vec<PoolName>,
     /// Bridges a VM may be plugged into.
     pub bridges: Vec<BridgeName>,
     /// `kvm` or `tcg`, with the reason.
@@ -183,6 +187,7 @@ const MAX_FACT_BYTES: usize = 512;
 impl HostFacts {
     fn check(&self, checks: &mut Checks) {
         checks.require_at_most("facts.pools", self.pools.len(), MAX_FACTS);
+        checks.require_at_most("facts.shared_pools", self.shared_pools.len(), MAX_FACTS);
         checks.require_at_most("facts.bridges", self.bridges.len(), MAX_FACTS);
         checks.require_at_most("facts.warnings", self.warnings.len(), MAX_FACTS);
         for text in self.warnings.iter().chain([&self.accelerator, &self.version]) {
