@@ -185,7 +185,10 @@ mod tests {
         part.refuse("color", "is missing");
         assert_eq!(checks.take("lid", part.finish(())), None);
         let invalid = checks.finish(()).unwrap_err();
-        assert_eq!(invalid.to_string(), "invalid thing: name is empty; lid.color is missing");
+        assert_eq!(
+            invalid.to_string(),
+            "invalid thing: name is empty; lid.color is missing"
+        );
     }
 
     #[test]

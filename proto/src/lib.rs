@@ -24,6 +24,8 @@ pub mod api {
     }
 }
 
+pub mod convert;
+
 pub use api::{node, store};
 
 /// All of it, for reflection.

@@ -28,7 +28,6 @@ const MAX_CDROMS: usize = 4;
 const MAX_NICS: usize = 16;
 const MAX_DEPENDENCIES: usize = 64;
 const MAX_START_DELAY_S: u32 = 3600;
-pub(crate) const DEFAULT_PRIORITY: u8 = 100;
 
 /// The fields of a specification, to be filled in freely and then checked by [`VmSpec::new`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +87,7 @@ pub struct VmSpecFields {
 }
 
 fn default_priority() -> u8 {
-    DEFAULT_PRIORITY
+    VmSpecFields::DEFAULT_PRIORITY
 }
 
 fn yes() -> bool {
@@ -96,6 +95,8 @@ fn yes() -> bool {
 }
 
 impl VmSpecFields {
+    pub const DEFAULT_PRIORITY: u8 = 100;
+
     /// A VM with a name and a size, and the default for all the rest.
     pub fn new(name: VmName, vcpus: u32, memory_mb: u64) -> Self {
         Self {
@@ -117,7 +118,7 @@ impl VmSpecFields {
             watchdog: GuestWatchdog::default(),
             agent: AgentPolicy::default(),
             ha: HaPolicy::default(),
-            priority: DEFAULT_PRIORITY,
+            priority: Self::DEFAULT_PRIORITY,
             restart: RestartPolicy::default(),
             depends_on: Vec::new(),
             start_delay_s: 0,

@@ -81,13 +81,16 @@ pub enum RestartPolicy {
 impl Default for RestartPolicy {
     fn default() -> Self {
         RestartPolicy::OnCrash {
-            tries: 3,
-            window_s: 600,
+            tries: Self::DEFAULT_TRIES,
+            window_s: Self::DEFAULT_WINDOW_S,
         }
     }
 }
 
 impl RestartPolicy {
+    pub const DEFAULT_TRIES: u32 = 3;
+    pub const DEFAULT_WINDOW_S: u32 = 600;
+
     pub(crate) fn check(self, checks: &mut Checks) {
         if let RestartPolicy::OnCrash { tries, window_s } = self {
             checks.require_range("restart.on_crash.tries", tries, 1..=100);

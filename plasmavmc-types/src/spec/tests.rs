@@ -42,7 +42,7 @@ fn check(spoil: impl FnOnce(&mut VmSpecFields), expected: &[&str]) {
 fn the_smallest_request_is_enough() {
     let spec: VmSpec = serde_json::from_str(r#"{"name":"test-vm","vcpus":1,"memory_mb":512}"#).unwrap();
     assert_eq!(spec, VmSpec::new(fields()).unwrap());
-    assert_eq!(spec.priority, DEFAULT_PRIORITY);
+    assert_eq!(spec.priority, VmSpecFields::DEFAULT_PRIORITY);
 }
 
 #[test]
