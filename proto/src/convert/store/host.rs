@@ -1,8 +1,10 @@
 //! A host: its record, its session and its beat.
 
+use std::str::FromStr;
+
 use plasmavmc_types::{
-    Address, Beat, BeatFields, BeatSequence, BootId, BridgeName, Capacity, Checks, Epoch, HostFacts, HostId, HostMode,
-    HostName, HostRecord, InstanceNonce, Invalid, PoolName, Session, SessionState, Usage,
+    Address, Beat, BeatFields, BeatSequence, BootId, Capacity, Checks, Epoch, HostFacts, HostId, HostMode, HostName,
+    HostRecord, InstanceNonce, Invalid, Session, SessionState, Usage,
 };
 
 use super::super::{id_bytes, read_enum, read_id};
@@ -33,7 +35,7 @@ impl TryFrom<store::HostRecord> for HostRecord {
         let mut checks = Checks::of("host record");
         let id = read_id(&mut checks, "id", &message.id).map(HostId::from_uuid);
         let name = checks.take("name", HostName::new(message.name));
-        let addresses = read_texts(&mut checks, "addresses", &message.addresses, str::parse::<Address>);
+        let addresses: Vec<Address> = read_texts(&mut checks, "addresses", &message.addresses);
         let mode = read_enum(&mut checks, "mode", message.mode).map(|mode| match mode {
             store::HostMode::Active => HostMode::Active,
             store::HostMode::Draining => HostMode::Draining,
@@ -52,15 +54,10 @@ impl TryFrom<store::HostRecord> for HostRecord {
 }
 
 /// Reads a list of texts, each under its own name.
-fn read_texts<T>(
-    checks: &mut Checks,
-    field: &str,
-    texts: &[String],
-    read: impl Fn(&str) -> Result<T, Invalid>,
-) -> Vec<T> {
+fn read_texts<T: FromStr<Err = Invalid>>(checks: &mut Checks, field: &str, texts: &[String]) -> Vec<T> {
     let mut values = Vec::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
-        values.extend(checks.take(&format!("{field}[{index}]"), read(text)));
+        values.extend(checks.take(&format!("{field}[{index}]"), text.parse()));
     }
     values
 }
@@ -129,9 +126,9 @@ pub fn read_beat(sequence: BeatSequence, message: store::Beat) -> Result<Beat, I
     let mut checks = Checks::of("beat");
     let instance = read_id(&mut checks, "instance", &message.instance).map(InstanceNonce::from_uuid);
     let boot_id = read_id(&mut checks, "boot_id", &message.boot_id).map(BootId::from_uuid);
-    let pools = read_texts(&mut checks, "pools", &message.pools, PoolName::new);
-    let shared_pools = read_texts(&mut checks, "shared_pools", &message.shared_pools, PoolName::new);
-    let bridges = read_texts(&mut checks, "bridges", &message.bridges, BridgeName::new);
+    let pools = read_texts(&mut checks, "pools", &message.pools);
+    let shared_pools = read_texts(&mut checks, "shared_pools", &message.shared_pools);
+    let bridges = read_texts(&mut checks, "bridges", &message.bridges);
     let (Some(instance), Some(boot_id), []) = (instance, boot_id, checks.problems()) else {
         return unreadable(checks);
     };
