@@ -6,4 +6,4 @@ mod server;
 
 pub use cluster::ClusterService;
 pub use kv::KvService;
-pub use server::{Server, ServerError};
+pub use server::{Server, ServerError, member_routes, serve_connections};

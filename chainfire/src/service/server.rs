@@ -56,7 +56,7 @@ impl Server {
         let stop = CancellationToken::new();
         let clients = node.options().limits.clients;
         let app = router(node, &stop).await?;
-        let accepting = tokio::spawn(accept(listener.into_inner(), app, clients, stop.clone()));
+        let accepting = tokio::spawn(serve_connections(listener.into_inner(), app, clients, stop.clone()));
         Ok(Self {
             address,
             stop,
@@ -85,18 +85,22 @@ async fn router(node: Node, stop: &CancellationToken) -> Result<axum::Router, Se
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let kv = KvService::new(Arc::new(node.kv()), stop.clone()).into_server();
-    let raft = RaftServer::new(RaftService::new(node.clone()))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let routes = Routes::new(kv)
-        .add_service(ClusterServer::new(ClusterService::new(node.clone())))
-        .add_service(raft)
+    let routes = member_routes(node.clone())
+        .add_service(kv)
         .add_service(health_service)
         .add_service(reflection(proto::DESCRIPTORS).build_v1()?)
         .add_service(reflection(proto::DESCRIPTORS).build_v1alpha()?);
     Ok(routes
         .into_axum_router()
         .route("/metrics", get(move || async move { node.metrics().render() })))
+}
+
+/// What the other members of the cluster call, for a program that serves it beside its own services.
+pub fn member_routes(node: Node) -> Routes {
+    let raft = RaftServer::new(RaftService::new(node.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    Routes::new(ClusterServer::new(ClusterService::new(node))).add_service(raft)
 }
 
 /// Healthy is a member that serves; whether there is a quorum is for the status to say.
@@ -122,7 +126,14 @@ async fn report_health(node: Node, health: tonic_health::server::HealthReporter,
 const KV_NAME: &str = <KvServer<KvService> as tonic::server::NamedService>::NAME;
 const CLUSTER_NAME: &str = <ClusterServer<ClusterService> as tonic::server::NamedService>::NAME;
 
-async fn accept(listener: tokio::net::TcpListener, app: axum::Router, clients: usize, stop: CancellationToken) {
+/// Serves the connections of a listener until `stop`, at most `clients` at once; then lets calls finish that are
+/// under way, for a second at most.
+pub async fn serve_connections(
+    listener: tokio::net::TcpListener,
+    app: axum::Router,
+    clients: usize,
+    stop: CancellationToken,
+) {
     let graceful = GracefulShutdown::new();
     let room = Arc::new(Semaphore::new(clients));
     let mut builder = auto::Builder::new(TokioExecutor::new());
