@@ -1,7 +1,17 @@
 //! The decisions of the cluster, and nothing but decisions.
 //!
-//! Owns: placement, liveness, `plan` (what the controller does), `reconcile` (what a host does), the
-//! rules of the life cycle, and the checker of the invariants.
+//! ```text
+//!   view        what is stored, as one value: the input of everything here
+//!   change      one transaction: what it compares and what it writes; the output
+//!   lifecycle   what may be asked of a VM in which state
+//!   visible     what a client is shown of VMs and hosts; explain says why
+//!   placement   which host a VM fits on, and why not on the others
+//!   boot        what a VM waits for before it starts
+//!   restart     what follows a crash
+//!   plan        what the controller does
+//!   reconcile   what a host does
+//!   events      changes in words
+//! ```
 //!
 //! Must never: do I/O, read a clock, draw random numbers, start a thread, iterate in hash order, or know
 //! of gRPC, Raft or QEMU. `now` is an argument. The daemon and the simulator call the same functions, and
@@ -9,4 +19,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod boot;
+pub mod change;
+pub mod code;
+pub mod events;
+pub mod explain;
+pub mod lifecycle;
+pub mod placement;
+pub mod plan;
+pub mod reconcile;
+pub mod restart;
 pub mod view;
+pub mod visible;
+
+#[cfg(test)]
+mod samples;

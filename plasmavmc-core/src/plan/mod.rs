@@ -1,0 +1,159 @@
+//! What the controller does: on the leader, whenever something has changed and twice a second.
+//!
+//! ```text
+//!   finish    operations that nobody else will end
+//!   forget    what was deleted and can no longer run
+//!   place     what is wanted on and is nowhere
+//!   moves     what is stopped on a host that cannot start it, or is being emptied
+//!   notes     why something waits
+//!   garbage   what was kept long enough
+//! ```
+//! Each action is one transaction that compares all it was decided on, and carries the decision with its evidence.
+//! A plan never touches one thing twice; after all of it was carried out, the next plan is empty.
+//!
+//! Must never: move a VM that may run (only its owner's word that nothing does, or that it was never claimed); write
+//! what it did not compare; decide differently on the same view.
+
+mod evidence;
+mod finish;
+mod forget;
+mod garbage;
+mod moves;
+mod notes;
+mod place;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plasmavmc_types::{Decision, HostId, Operation, OperationId, OperationKind, PowerWanted, VmId, VmRecord};
+
+use crate::change::Change;
+use crate::placement::Loads;
+use crate::view::{ClusterView, Heard, Stored, VmView};
+
+/// The kind of a decision to wait.
+pub const WAIT: &str = "wait";
+
+/// One thing for the controller to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlAction {
+    pub kind: ControlKind,
+    pub vm: Option<VmId>,
+    pub change: Change,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ControlKind {
+    Place,
+    /// On another host, since nothing of it runs on the one where it is.
+    Replace,
+    Forget,
+    FinishOperation,
+    NoteWaiting,
+    CollectGarbage,
+}
+
+impl ControlKind {
+    pub const fn word(self) -> &'static str {
+        match self {
+            ControlKind::Place => "place",
+            ControlKind::Replace => "relocate",
+            ControlKind::Forget => "forget",
+            ControlKind::FinishOperation => "finish",
+            ControlKind::NoteWaiting => WAIT,
+            ControlKind::CollectGarbage => "collect",
+        }
+    }
+}
+
+/// What is to be done now. `now_ms` is the wall clock, for deadlines and pauses.
+pub fn plan(view: &ClusterView, heard: &Heard, now_ms: u64) -> Vec<ControlAction> {
+    let mut planning = Planning::of(view, heard, now_ms);
+    planning.forget_deleted();
+    planning.finish_operations();
+    planning.place_all();
+    planning.move_stopped();
+    planning.collect_garbage();
+    planning.actions
+}
+
+/// A plan in the making.
+struct Planning<'a> {
+    view: &'a ClusterView,
+    heard: &'a Heard,
+    now_ms: u64,
+    /// What has not ended, oldest first.
+    open: BTreeMap<VmId, Vec<&'a Stored<Operation>>>,
+    /// The newest decision about each VM.
+    newest: BTreeMap<VmId, &'a Decision>,
+    loads: Loads,
+    /// Operations that an action of this plan writes already.
+    touched: BTreeSet<OperationId>,
+    actions: Vec<ControlAction>,
+}
+
+impl<'a> Planning<'a> {
+    fn of(view: &'a ClusterView, heard: &'a Heard, now_ms: u64) -> Self {
+        let mut open = BTreeMap::<VmId, Vec<&Stored<Operation>>>::new();
+        for operation in view.operations.values().filter(|operation| !operation.value.is_ended()) {
+            open.entry(operation.value.vm).or_default().push(operation);
+        }
+        for operations in open.values_mut() {
+            operations.sort_by_key(|operation| (operation.value.created_at_ms, operation.value.id));
+        }
+        let about = |decision: &'a Stored<Decision>| Some((decision.value.vm?, &decision.value));
+        Self {
+            view,
+            heard,
+            now_ms,
+            open,
+            newest: view.decisions.values().filter_map(about).collect(),
+            loads: Loads::of(view),
+            touched: BTreeSet::new(),
+            actions: Vec::new(),
+        }
+    }
+
+    fn act(&mut self, kind: ControlKind, vm: Option<VmId>, change: Change) {
+        self.actions.push(ControlAction { kind, vm, change });
+    }
+
+    fn decision(&self, kind: ControlKind, vm: VmId, host: Option<HostId>, text: String) -> Decision {
+        Decision {
+            at_ms: self.now_ms,
+            kind: kind.word().to_owned(),
+            vm: Some(vm),
+            host,
+            text,
+            evidence: Vec::new(),
+        }
+    }
+
+    /// The operations that wait for this VM to start, and that this plan has not touched yet.
+    fn starts_of(&self, vm: VmId) -> Vec<&'a Stored<Operation>> {
+        let open = self.open.get(&vm).into_iter().flatten().copied();
+        open.filter(|operation| starts(operation.value.kind) && !self.touched.contains(&operation.value.id))
+            .collect()
+    }
+
+    /// Whether a host carries out an order at this VM.
+    fn is_being_ordered(&self, vm: VmId) -> bool {
+        let mut open = self.open.get(&vm).into_iter().flatten();
+        open.any(|operation| operation.value.kind.is_order() && operation.value.runner.is_some())
+    }
+}
+
+fn starts(kind: OperationKind) -> bool {
+    matches!(kind, OperationKind::Create | OperationKind::Start)
+}
+
+/// The record of a VM that exists and was not deleted.
+fn living(vm: &VmView) -> Option<&Stored<VmRecord>> {
+    vm.record.as_ref().filter(|record| !record.value.is_deleted())
+}
+
+fn is_wanted_on(record: &VmRecord) -> bool {
+    record.power() == PowerWanted::On && !record.is_deleted()
+}
+
+#[cfg(test)]
+mod tests;

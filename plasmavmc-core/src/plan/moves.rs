@@ -1,0 +1,111 @@
+//! Moving what is stopped: off hosts that are being emptied, and off hosts that cannot start it.
+//!
+//! Only the word of the host that nothing runs permits it, or that the host has not even claimed the VM: a claim and
+//! the move compare each other's keys, so that one of them fails.
+
+use plasmavmc_types::{HostId, HostMode, ObservedState, VmId, VmRecord};
+
+use super::finish::is_about;
+use super::{ControlKind, Planning, is_wanted_on};
+use crate::boot;
+use crate::placement::{Verdict, choose, verdicts_with, why_nowhere};
+use crate::view::{Stored, VmView};
+use crate::visible::{HostState, host, runs_nowhere};
+
+/// As many as one plan may move.
+const MAX_MOVED: usize = 64;
+
+impl Planning<'_> {
+    pub(super) fn move_stopped(&mut self) {
+        let mut left = MAX_MOVED;
+        for (id, vm, record) in self.in_boot_order(|vm, _| vm.placement.is_some()) {
+            if left == 0 {
+                return;
+            }
+            let starts = waits_for_start(vm, &record.value);
+            match self.why_away(id, vm, starts) {
+                Some(why) => left -= usize::from(self.move_away(id, vm, record, starts, &why)),
+                None if starts => {
+                    if let Some(text) = boot::waits_for(self.view, id, self.now_ms) {
+                        self.note_waiting(id, vm, text, Vec::new());
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Why a VM has to leave its host, if it has to and may.
+    fn why_away(&self, id: VmId, vm: &VmView, starts: bool) -> Option<String> {
+        let placement = vm.placement.as_ref()?;
+        let is_still = vm.current_status().is_none() || matches!(stopped(vm), Some(ObservedState::Stopped));
+        if !(starts || is_still) || self.is_being_ordered(id) {
+            return None;
+        }
+        let owner = placement.value.host;
+        let name = self.view.host_name(owner);
+        let record = self.view.hosts.get(&owner).and_then(|host| host.record.as_ref());
+        match record.map(|record| record.value.mode()) {
+            None => Some(format!("host {name} was removed")),
+            Some(HostMode::Draining) => Some(format!("host {name} is being drained")),
+            Some(HostMode::Maintenance) => Some(format!("host {name} is in maintenance")),
+            Some(HostMode::Active) if starts => {
+                let shown = host(self.view, self.heard, owner);
+                (shown.state != HostState::Alive).then(|| format!("host {name}: {}", shown.reason))
+            }
+            Some(HostMode::Active) => None,
+        }
+    }
+
+    fn move_away(&mut self, id: VmId, vm: &VmView, record: &Stored<VmRecord>, starts: bool, why: &str) -> bool {
+        let verdicts = verdicts_with(self.view, self.heard, &self.loads, id);
+        let Some(chosen) = choose(&verdicts) else {
+            if starts {
+                let facts = Self::facts_of_verdicts(&verdicts);
+                self.note_waiting(id, vm, format!("{why}; {}", why_nowhere(&verdicts)), facts);
+            }
+            return false;
+        };
+        self.relocate(vm, record, chosen, why, &verdicts)
+    }
+
+    fn relocate(
+        &mut self,
+        vm: &VmView,
+        record: &Stored<VmRecord>,
+        chosen: &Verdict,
+        why: &str,
+        verdicts: &[Verdict],
+    ) -> bool {
+        let Some(from) = &vm.placement else { return false };
+        // There is no incarnation after the last; no cluster lives to see it.
+        let Some(placement) = from.value.next(chosen.host) else {
+            return false;
+        };
+        let id = record.value.id();
+        let text = format!("moved to {}: {why}, and nothing of it runs there", chosen.host_name);
+        let change = self.place_change(vm, record, placement, &text);
+        let mut decision = self.decision(ControlKind::Replace, id, Some(chosen.host), text);
+        decision.evidence = self.facts_of_vm(vm);
+        for host in [from.value.host, chosen.host] as [HostId; 2] {
+            decision.evidence.push(self.facts_of_host(host));
+        }
+        decision.evidence.extend(Self::facts_of_verdicts(verdicts));
+        self.loads.place(&record.value, chosen.host);
+        self.act(ControlKind::Replace, Some(id), change.because(decision));
+        true
+    }
+}
+
+fn stopped(vm: &VmView) -> Option<&ObservedState> {
+    runs_nowhere(vm).then(|| vm.current_status().map(|status| &status.value.state))?
+}
+
+/// Whether it is placed, wanted on, and its host has yet to start it. One that failed waits for a person.
+fn waits_for_start(vm: &VmView, record: &VmRecord) -> bool {
+    let Some(status) = vm.current_status() else {
+        return is_wanted_on(record);
+    };
+    let is_given_up = matches!(status.value.state, ObservedState::Failed { .. }) && is_about(&status.value, record);
+    is_wanted_on(record) && runs_nowhere(vm) && !is_given_up
+}
