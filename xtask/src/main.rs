@@ -11,8 +11,10 @@ mod checkout;
 mod deadline;
 mod demo;
 mod guest;
+mod package;
 mod remote;
 mod setup;
+mod site;
 mod step;
 mod test;
 mod tidy;
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::checkout::Checkout;
+use crate::checkout::{Checkout, Profile};
 
 #[derive(Parser)]
 #[command(
@@ -34,7 +36,7 @@ use crate::checkout::Checkout;
     long_about = "The commands of the PlasmaVMC tree. Every one can be run from a fresh clone: what a command \
                   needs and does not find, it installs first (see `setup`).",
     after_help = "Start here:\n  \
-                  cargo xtask demo           three ChainFire members; the leader is killed; writes go on\n  \
+                  cargo xtask demo           three servers on this machine, and a VM that outlives its server\n  \
                   cargo xtask test           everything the CI runs, in the same order\n  \
                   cargo xtask test --quick   without the tests that start processes and namespaces\n\n\
                   Exit status: 0 done, 1 failed, 2 wrong usage or not there yet."
@@ -46,17 +48,21 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show a ChainFire cluster on this machine that survives the kill of its leader
+    /// Show a cluster on this machine that runs a VM
     #[command(
-        long_about = "Builds `chainfire`, starts three members on loopback addresses in a temporary folder, writes, kills \
-                      the leader with SIGKILL, measures how long until writes are accepted again, checks that every \
-                      acknowledged write is still there, and brings the killed member back. Then it leaves the cluster \
-                      up until Ctrl-C and prints what to try. Nothing remains afterwards."
+        long_about = "Builds the programs, starts three servers on loopback addresses, each in a folder of its own under \
+                      target/demo, and orders a real VM with a guest agent. Then it kills the server of the VM's host \
+                      with SIGKILL, shows that the VM runs on, starts the server again and waits until it has taken \
+                      the VM over. Then it leaves the cluster up until Ctrl-C and prints what to try. Nothing remains \
+                      afterwards: no server, no guard, no QEMU, no file."
     )]
     Demo {
         /// Do the same and exit: status 0 only if every step succeeded
         #[arg(long)]
         check: bool,
+        /// Show the replicated store alone: three members, the leader is killed, nothing is lost
+        #[arg(long)]
+        store: bool,
     },
     /// Run everything the CI runs: setup, verify, all tests
     #[command(
@@ -85,13 +91,19 @@ enum Command {
         bless: bool,
     },
     /// Compare with a peer on this machine; the last line is one JSON object
-    #[command(after_help = "Kinds: kv, vm\nNot there yet: cluster, failover, guest, apply\n\n\
+    #[command(after_help = "Kinds: kv, vm, cluster\nNot there yet: failover, guest, apply\n\n\
                             `cargo xtask bench kv --help` lists the options of a kind.")]
     Bench(Forwarded),
     /// Break things on purpose and check that nothing was lost; the last line is one JSON object
-    #[command(after_help = "Kinds: kv, corrupt, follower, adopt, channel\nNot there yet: ha\n\n\
+    #[command(after_help = "Kinds: kv, corrupt, follower, adopt, channel, api, failpoints\nNot there yet: ha\n\n\
                             `cargo xtask torture kv --help` lists the options of a kind.")]
     Torture(Forwarded),
+    /// Pack what is installed on a host: a Debian package and a tarball, in target/package
+    Package {
+        /// Pack the debug build
+        #[arg(long)]
+        debug: bool,
+    },
     /// Install what the other commands need and do not find
     #[command(
         long_about = "Looks for what the other commands need and installs what is missing: Debian packages with apt-get \
@@ -159,7 +171,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     let checkout = Checkout::find()?;
     match command {
-        Command::Demo { check } => demo::run(&checkout, check),
+        Command::Demo { check, store: true } => demo::store::run(&checkout, check),
+        Command::Demo { check, store: false } => demo::run(&checkout, check),
         Command::Test { quick } => test::run(&checkout, quick),
         Command::Verify => verify::run(&checkout),
         Command::Tidy { bless } => tidy::run(&checkout, bless),
@@ -171,6 +184,7 @@ fn run(command: Command) -> Result<ExitCode> {
             let (kind, options) = forwarded.split();
             remote::torture(&checkout, &kind, options)
         }
+        Command::Package { debug } => package::run(&checkout, if debug { Profile::Dev } else { Profile::Release }),
         Command::Setup { bench } => setup::run(&checkout, bench),
         Command::Sim(_) => Ok(absent::refuse("sim", absent::SIMULATOR)),
         Command::Scenario(_) => Ok(absent::refuse("scenario", absent::SIMULATOR)),

@@ -15,27 +15,33 @@ use crate::{absent, guest, step};
 pub fn bench(checkout: &Checkout, kind: &str, options: &[OsString]) -> Result<ExitCode> {
     match kind {
         "kv" => become_binary(checkout, Purpose::Bench, "plasmavmc-bench", kind, options),
-        "vm" => {
+        "vm" | "cluster" => {
             setup::ensure(checkout, Purpose::Guests)?;
             setup::ensure_libvirt()?;
             become_binary(checkout, Purpose::Test, "plasmavmc-bench", kind, options)
         }
-        "cluster" | "failover" => Ok(absent::refuse(&format!("bench {kind}"), absent::CLUSTER)),
+        "failover" => Ok(absent::refuse("bench failover", absent::FAILOVER)),
         "guest" => Ok(absent::refuse("bench guest", absent::GUESTS)),
         "apply" => Ok(absent::refuse("bench apply", absent::DECLARATIVE)),
-        _ => Ok(unknown("bench", kind, "kv, vm")),
+        _ => Ok(unknown("bench", kind, "kv, vm, cluster")),
     }
 }
 
 pub fn torture(checkout: &Checkout, kind: &str, options: &[OsString]) -> Result<ExitCode> {
     match kind {
-        "adopt" | "channel" => {
+        "adopt" | "channel" | "failpoints" => {
             guest::ensure_micro(checkout)?;
             become_binary(checkout, Purpose::Test, "plasmavmc-torture", kind, options)
         }
-        "kv" | "corrupt" | "follower" => become_binary(checkout, Purpose::Test, "plasmavmc-torture", kind, options),
-        "ha" => Ok(absent::refuse("torture ha", absent::CLUSTER)),
-        _ => Ok(unknown("torture", kind, "kv, corrupt, follower, adopt, channel")),
+        "kv" | "corrupt" | "follower" | "api" => {
+            become_binary(checkout, Purpose::Test, "plasmavmc-torture", kind, options)
+        }
+        "ha" => Ok(absent::refuse("torture ha", absent::FAILOVER)),
+        _ => Ok(unknown(
+            "torture",
+            kind,
+            "kv, corrupt, follower, adopt, channel, api, failpoints",
+        )),
     }
 }
 
@@ -60,6 +66,10 @@ fn become_binary(
         "-p",
         "plasmavmc-guard",
         "-p",
+        "plasmavmc-server",
+        "-p",
+        "plasmavmc-cli",
+        "-p",
         "plasmavmc-tests",
         "--bins",
     ];
@@ -76,6 +86,11 @@ fn become_binary(
             "PLASMAVMC_GUARD_BIN",
             checkout.binary(Profile::Release, "plasmavmc-guard"),
         )
+        .env(
+            "PLASMAVMC_SERVER_BIN",
+            checkout.binary(Profile::Release, "plasmavmc-server"),
+        )
+        .env("PLASMAVMC_CLI_BIN", checkout.binary(Profile::Release, "plasmavmc"))
         .env("PLASMAVMC_GUESTS", checkout.guests());
     if purpose == Purpose::Bench {
         command

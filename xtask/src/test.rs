@@ -57,7 +57,15 @@ fn prepared(checkout: &Checkout, arguments: &[&str], packages: &[&str]) -> Comma
         .args(packages)
         .env("CHAINFIRE_BIN", checkout.binary(Profile::Dev, "chainfire"))
         .env("PLASMAVMC_GUARD_BIN", checkout.binary(Profile::Dev, "plasmavmc-guard"))
+        .env(
+            "PLASMAVMC_SERVER_BIN",
+            checkout.binary(Profile::Dev, "plasmavmc-server"),
+        )
+        .env("PLASMAVMC_CLI_BIN", checkout.binary(Profile::Dev, "plasmavmc"))
         .env("PLASMAVMC_GUESTS", checkout.guests());
+    if let Ok(grpcurl) = setup::grpcurl(checkout) {
+        command.env("PLASMAVMC_GRPCURL", grpcurl);
+    }
     command
 }
 

