@@ -12,7 +12,7 @@ use plasmavmc_types::{
     Decision, HostId, HostRecord, Operation, OperationId, Placement, VmId, VmName, VmNumber, VmRecord, VmStatus,
 };
 
-use crate::view::{ClusterView, Stored, revision_of};
+use crate::view::{ClusterView, Stored, VmView, revision_of};
 
 /// A key of the store, by what it is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +33,7 @@ pub enum Part {
 /// A value to be written under its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
-    VmRecord(VmRecord),
+    VmRecord(Box<VmRecord>),
     Placement(VmId, Placement),
     Status(VmId, VmStatus),
     HostRecord(HostRecord),
@@ -165,9 +165,11 @@ impl ClusterView {
     fn put(&mut self, put: &Put, revision: u64) {
         match put {
             Put::VmRecord(record) => {
+                let old = self.vms.get(&record.id()).and_then(VmView::name).cloned();
+                old.map(|name| self.names.remove(&name));
                 self.names.insert(record.spec().name.clone(), record.id());
                 self.numbers.insert(record.number(), record.id());
-                self.vms.entry(record.id()).or_default().record = Some(Stored::new(record.clone(), revision));
+                self.vms.entry(record.id()).or_default().record = Some(Stored::new((**record).clone(), revision));
             }
             Put::Placement(vm, placement) => {
                 self.vms.entry(*vm).or_default().placement = Some(Stored::new(*placement, revision));

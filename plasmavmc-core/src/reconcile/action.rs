@@ -18,9 +18,9 @@ pub enum AgentAction {
         /// Of the record whose specification is to be used.
         generation: Generation,
     },
-    /// Let the guest execute.
+    /// Let the guest execute. If QEMU does not do it, kill that machine: it counts as a crash.
     Cont { vm: VmId, attempt: AttemptId },
-    /// Pull the plug.
+    /// Pull the plug, whatever else is done with the machine: [`super::Doing::Kill`] takes its place.
     Kill { vm: VmId, attempt: AttemptId, why: KillWhy },
     /// Carry out an order at a machine that runs. It ends with an outcome, or with the process gone.
     Order(Box<Ordered>),

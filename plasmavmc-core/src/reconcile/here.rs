@@ -46,11 +46,6 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// Whether nobody wanted it.
-    pub const fn is_crash(self) -> bool {
-        !matches!(self, Ended::GuestPoweredOff | Ended::Stopped | Ended::Killed)
-    }
-
     pub const fn exit(self) -> Exit {
         match self {
             Ended::GuestPoweredOff | Ended::Stopped => Exit::Code(0),
