@@ -181,6 +181,7 @@ pub struct HostFacts {
     pub warnings: Vec<String>,
 }
 
+/// A beat is written every second: what grows without bound must not be in it.
 const MAX_FACTS: usize = 64;
 const MAX_FACT_BYTES: usize = 512;
 
@@ -190,8 +191,16 @@ impl HostFacts {
         checks.require_at_most("facts.shared_pools", self.shared_pools.len(), MAX_FACTS);
         checks.require_at_most("facts.bridges", self.bridges.len(), MAX_FACTS);
         checks.require_at_most("facts.warnings", self.warnings.len(), MAX_FACTS);
-        for text in self.warnings.iter().chain([&self.accelerator, &self.version]) {
-            checks.require_range("facts text bytes", text.len(), 0..=MAX_FACT_BYTES);
+        let mut require_short = |field: String, text: &str| {
+            let bytes = text.len();
+            checks.require(bytes <= MAX_FACT_BYTES, field, || {
+                format!("has {bytes} bytes, at most {MAX_FACT_BYTES} are allowed")
+            });
+        };
+        require_short("facts.accelerator".to_owned(), &self.accelerator);
+        require_short("facts.version".to_owned(), &self.version);
+        for (index, warning) in self.warnings.iter().enumerate() {
+            require_short(format!("facts.warnings[{index}]"), warning);
         }
     }
 }
@@ -340,6 +349,46 @@ mod tests {
         assert_eq!(invalid.problems().len(), 4, "{invalid}");
         let json = serde_json::to_string(&spoilt).unwrap();
         assert!(serde_json::from_str::<Beat>(&json).is_err());
+    }
+
+    #[test]
+    fn facts_are_few_and_short() {
+        let check = |change: fn(&mut HostFacts), field: &str| {
+            let mut fields = beat();
+            change(&mut fields.facts);
+            let refused = Beat::new(fields).unwrap_err();
+            assert!(refused.mentions(field), "{refused}");
+            assert_eq!(refused.problems().len(), 1, "{refused}");
+        };
+        check(|f| f.accelerator = "x".repeat(513), "facts.accelerator");
+        check(|f| f.version = "x".repeat(513), "facts.version");
+        check(
+            |f| f.warnings = vec![String::new(), "x".repeat(513)],
+            "facts.warnings[1]",
+        );
+        check(|f| f.warnings = vec![String::new(); 65], "facts.warnings");
+        check(|f| f.pools = vec![PoolName::new("a").unwrap(); 65], "facts.pools");
+        check(
+            |f| f.bridges = vec![BridgeName::new("br0").unwrap(); 65],
+            "facts.bridges",
+        );
+        let mut full = beat();
+        full.facts.warnings = vec!["x".repeat(512); 64];
+        assert!(Beat::new(full).is_ok());
+    }
+
+    #[test]
+    fn a_host_keeps_where_other_servers_reach_it() {
+        let id = HostId::from_uuid(Uuid::from_u128(1));
+        let addresses = vec!["alpha:50051".parse().unwrap()];
+        let record = HostRecord::new(id, HostName::new("alpha").unwrap(), addresses).unwrap();
+        let cluster: Address = "alpha:50052".parse().unwrap();
+        let record = record
+            .with_cluster_address(Some(cluster.clone()))
+            .with_mode(HostMode::Maintenance);
+        assert_eq!(record.cluster_address(), Some(&cluster));
+        let json = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<HostRecord>(&json).unwrap(), record);
     }
 
     proptest! {

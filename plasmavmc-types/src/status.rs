@@ -270,6 +270,37 @@ mod tests {
     }
 
     #[test]
+    fn what_a_status_lists_has_bounds() {
+        let condition = |name: &str| Condition {
+            name: Label::new(name).unwrap(),
+            text: String::new(),
+        };
+        let check = |change: &dyn Fn(&mut VmStatusFields), field: &str| {
+            let refused = claim().edit(change).unwrap_err();
+            assert!(refused.mentions(field), "{refused}");
+        };
+        check(&|f| f.crashes_at_ms = vec![1; MAX_CRASHES + 1], "crashes_at_ms");
+        check(
+            &|f| f.conditions = vec![condition("crashed"), condition("crashed")],
+            "conditions[1].name",
+        );
+        let many = || (0..=MAX_CONDITIONS).map(|n| condition(&format!("c{n}"))).collect();
+        check(&|f| f.conditions = many(), "conditions");
+        let full = claim().edit(|f| f.crashes_at_ms = vec![1; MAX_CRASHES]);
+        assert!(full.is_ok());
+    }
+
+    #[test]
+    fn a_status_of_an_earlier_version_reads_without_the_later_fields() {
+        let mut json = serde_json::to_value(claim()).unwrap();
+        let fields = json.as_object_mut().unwrap();
+        for later in ["agent", "conditions", "crashes_at_ms", "generation", "since_ms"] {
+            assert!(fields.remove(later).is_some(), "{later}");
+        }
+        assert_eq!(serde_json::from_value::<VmStatus>(json).unwrap(), claim());
+    }
+
+    #[test]
     fn a_status_survives_json() {
         let running = claim()
             .edit(|f| {

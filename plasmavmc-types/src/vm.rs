@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::invalid::Checks;
 use crate::{Generation, HostId, Incarnation, Invalid, VmId, VmNumber, VmSpec};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -14,38 +15,27 @@ pub enum PowerWanted {
 
 /// What is wanted of a VM. Every change makes a new generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Stored", into = "Stored")]
-pub struct VmRecord(Stored);
+#[serde(try_from = "VmRecordParts", into = "VmRecordParts")]
+pub struct VmRecord(VmRecordParts);
 
+/// All of a record, to be filled in freely and then checked by [`VmRecord::from_parts`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stored {
-    id: VmId,
-    number: VmNumber,
-    spec: VmSpec,
-    power: PowerWanted,
-    generation: Generation,
-    /// A tombstone: the VM was deleted, and the record stays until nothing can run.
-    deleted: bool,
-    /// By the wall clock of the host that took the call.
-    #[serde(default)]
-    created_at_ms: u64,
-}
-
-/// All of a record, for those who store it.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmRecordParts {
     pub id: VmId,
     pub number: VmNumber,
     pub spec: VmSpec,
     pub power: PowerWanted,
     pub generation: Generation,
+    /// A tombstone: the VM was deleted, and the record stays until nothing can run.
     pub deleted: bool,
+    /// By the wall clock of the host that took the call.
+    #[serde(default)]
     pub created_at_ms: u64,
 }
 
 impl VmRecord {
-    /// A new VM, wanted on.
+    /// A new VM, wanted on, made at no known time.
     pub fn create(id: VmId, number: VmNumber, spec: VmSpec) -> Result<Self, Invalid> {
         Self::from_parts(VmRecordParts {
             id,
@@ -60,25 +50,28 @@ impl VmRecord {
 
     /// A record that was stored, or is made of parts.
     pub fn from_parts(parts: VmRecordParts) -> Result<Self, Invalid> {
-        let VmRecordParts {
-            id,
-            number,
-            spec,
-            power,
-            generation,
-            deleted,
-            created_at_ms,
-        } = parts;
-        Stored {
-            id,
-            number,
-            spec,
-            power,
-            generation,
-            deleted,
-            created_at_ms,
+        let mut checks = Checks::of("VM record");
+        let VmRecordParts { id, spec, .. } = &parts;
+        for (index, dependency) in spec.depends_on.iter().enumerate() {
+            checks.require(dependency.vm != *id, format!("depends_on[{index}].vm"), || {
+                "is the VM itself".to_owned()
+            });
         }
-        .try_into()
+        let affinities = [
+            ("affinity.apart_from", &spec.affinity.apart_from),
+            ("affinity.together_with", &spec.affinity.together_with),
+        ];
+        for (field, vms) in affinities {
+            for (index, vm) in vms.iter().enumerate() {
+                checks.require(vm != id, format!("{field}[{index}]"), || "is the VM itself".to_owned());
+            }
+        }
+        let is_dead_and_on = parts.deleted && parts.power == PowerWanted::On;
+        checks.require(!is_dead_and_on, "power", || "is on, but the VM is deleted".to_owned());
+        checks.require(parts.generation >= Generation::FIRST, "generation", || {
+            "is 0".to_owned()
+        });
+        checks.finish(Self(parts))
     }
 
     pub fn created_at_ms(&self) -> u64 {
@@ -110,53 +103,39 @@ impl VmRecord {
     }
 
     pub fn with_spec(&self, spec: VmSpec) -> Result<Self, Invalid> {
-        self.changed(|stored| stored.spec = spec)
+        self.changed(|parts| parts.spec = spec)
     }
 
     pub fn with_power(&self, power: PowerWanted) -> Result<Self, Invalid> {
-        self.changed(|stored| stored.power = power)
+        self.changed(|parts| parts.power = power)
     }
 
     /// The tombstone of this VM.
     pub fn delete(&self) -> Result<Self, Invalid> {
-        self.changed(|stored| (stored.power, stored.deleted) = (PowerWanted::Off, true))
+        self.changed(|parts| (parts.power, parts.deleted) = (PowerWanted::Off, true))
     }
 
-    fn changed(&self, change: impl FnOnce(&mut Stored)) -> Result<Self, Invalid> {
+    fn changed(&self, change: impl FnOnce(&mut VmRecordParts)) -> Result<Self, Invalid> {
         if self.0.deleted {
             return Err(Invalid::whole("VM change", "the VM is deleted, which cannot be undone"));
         }
         let next = self.0.generation.next();
-        let mut stored = self.0.clone();
-        change(&mut stored);
-        stored.generation = next.ok_or_else(|| Invalid::whole("VM change", "there is no generation left"))?;
-        stored.try_into()
+        let mut parts = self.0.clone();
+        change(&mut parts);
+        parts.generation = next.ok_or_else(|| Invalid::whole("VM change", "there is no generation left"))?;
+        Self::from_parts(parts)
     }
 }
 
-impl TryFrom<Stored> for VmRecord {
+impl TryFrom<VmRecordParts> for VmRecord {
     type Error = Invalid;
 
-    fn try_from(stored: Stored) -> Result<Self, Invalid> {
-        if stored
-            .spec
-            .depends_on
-            .iter()
-            .any(|dependency| dependency.vm == stored.id)
-        {
-            return Err(Invalid::whole("VM record", "the VM depends on itself"));
-        }
-        if stored.deleted && stored.power == PowerWanted::On {
-            return Err(Invalid::whole("VM record", "a deleted VM is wanted on"));
-        }
-        if stored.generation < Generation::FIRST {
-            return Err(Invalid::whole("VM record", "generation is 0"));
-        }
-        Ok(Self(stored))
+    fn try_from(parts: VmRecordParts) -> Result<Self, Invalid> {
+        Self::from_parts(parts)
     }
 }
 
-impl From<VmRecord> for Stored {
+impl From<VmRecord> for VmRecordParts {
     fn from(record: VmRecord) -> Self {
         record.0
     }
@@ -232,12 +211,63 @@ mod tests {
     }
 
     #[test]
-    fn no_vm_waits_for_itself() {
-        let until = DependencyReached::Running;
-        let own = spec()
-            .edit(|f| f.depends_on = vec![Dependency { vm: id(), until }])
-            .unwrap();
-        assert!(record().with_spec(own).is_err());
+    fn no_vm_waits_for_itself_or_is_placed_by_itself() {
+        let check = |change: fn(&mut VmSpecFields), field: &str| {
+            let refused = record().with_spec(spec().edit(change).unwrap()).unwrap_err();
+            assert!(refused.mentions(field), "{refused}");
+            assert_eq!(refused.problems().len(), 1, "{refused}");
+        };
+        let other = VmId::from_uuid(Uuid::from_u128(2));
+        check(
+            |f| {
+                f.depends_on = vec![Dependency {
+                    vm: id(),
+                    until: DependencyReached::Running,
+                }]
+            },
+            "depends_on[0].vm",
+        );
+        check(
+            |f| f.affinity.apart_from = vec![VmId::from_uuid(Uuid::from_u128(2)), id()],
+            "affinity.apart_from[1]",
+        );
+        check(|f| f.affinity.together_with = vec![id()], "affinity.together_with[0]");
+        let apart = spec().edit(|f| f.affinity.apart_from = vec![other]).unwrap();
+        assert!(record().with_spec(apart).is_ok());
+    }
+
+    #[test]
+    fn parts_are_checked_all_at_once_and_come_back_as_they_were() {
+        let good = VmRecordParts {
+            created_at_ms: 17,
+            ..record().into()
+        };
+        let record = VmRecord::from_parts(good.clone()).unwrap();
+        assert_eq!(record.created_at_ms(), 17);
+        assert_eq!(VmRecordParts::from(record), good);
+        let bad = VmRecordParts {
+            deleted: true,
+            generation: Generation::from_raw(0),
+            ..good
+        };
+        let refused = VmRecord::from_parts(bad).unwrap_err();
+        assert!(refused.mentions("power") && refused.mentions("generation"), "{refused}");
+    }
+
+    #[test]
+    fn a_change_keeps_what_it_does_not_change() {
+        let before = VmRecord::from_parts(VmRecordParts {
+            created_at_ms: 17,
+            ..record().into()
+        })
+        .unwrap();
+        let after = before.with_power(PowerWanted::Off).unwrap();
+        let expected = VmRecordParts {
+            power: PowerWanted::Off,
+            generation: Generation::from_raw(2),
+            ..before.into()
+        };
+        assert_eq!(VmRecordParts::from(after), expected);
     }
 
     #[test]

@@ -47,10 +47,12 @@ impl Affinity {
             checks.require_at_most(field, vms.len(), MAX_AFFINITIES);
             checks.require_unique(vms, |index| format!("{field}[{index}]"));
         }
-        let both = self.apart_from.iter().find(|vm| self.together_with.contains(vm));
-        checks.require(both.is_none(), "affinity.apart_from", || {
-            "names a VM that affinity.together_with names too".to_owned()
-        });
+        for (index, vm) in self.apart_from.iter().enumerate() {
+            let is_free = !self.together_with.contains(vm);
+            checks.require(is_free, format!("affinity.apart_from[{index}]"), || {
+                format!("is {vm}, which affinity.together_with names too")
+            });
+        }
     }
 }
 

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::{PoolName, VmId};
+use crate::{HostName, PoolName, VmId};
 
 fn label(text: &str) -> Label {
     Label::new(text).unwrap()
@@ -110,6 +110,33 @@ fn names_and_addresses_are_unique_in_a_vm() {
         |f| f.depends_on = vec![Dependency { vm, until }; 2],
         &["depends_on[1].vm"],
     );
+}
+
+#[test]
+fn affinity_names_each_once_and_never_on_both_sides() {
+    let vm = |n: u128| VmId::from_uuid(Uuid::from_u128(n));
+    let host = |name: &str| HostName::new(name).unwrap();
+    check(
+        |f| f.affinity.hosts = vec![host("a"), host("a")],
+        &["affinity.hosts[1]"],
+    );
+    check(
+        |f| f.affinity.apart_from = vec![vm(1), vm(1)],
+        &["affinity.apart_from[1]"],
+    );
+    check(
+        |f| (f.affinity.apart_from, f.affinity.together_with) = (vec![vm(1)], vec![vm(2), vm(1)]),
+        &["affinity.apart_from[0]"],
+    );
+    check(
+        |f| f.affinity.together_with = (0..65).map(vm).collect(),
+        &["affinity.together_with"],
+    );
+    let mut good = fields();
+    good.affinity.hosts = vec![host("a"), host("b")];
+    (good.affinity.apart_from, good.affinity.together_with) = (vec![vm(1)], vec![vm(2)]);
+    let json = serde_json::to_string(&good).unwrap();
+    assert_eq!(*serde_json::from_str::<VmSpec>(&json).unwrap(), good);
 }
 
 #[test]

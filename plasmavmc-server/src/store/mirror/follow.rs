@@ -112,14 +112,7 @@ impl Follower {
         let Some(revision) = batch.next_revision.checked_sub(1) else {
             return;
         };
-        let steps: Vec<Step> = batch
-            .events
-            .iter()
-            .filter_map(|event| match event.kind {
-                EventKind::Put => Step::put(&event.kv.key, &event.kv.value, event.kv.mod_revision),
-                EventKind::Delete => Step::delete(&event.kv.key, event.kv.mod_revision),
-            })
-            .collect();
+        let steps = steps_of(&batch);
         let events = u64::try_from(steps.len()).unwrap_or(u64::MAX);
         self.shared.batches.fetch_add(1, Ordering::Relaxed);
         self.shared.events.fetch_add(events, Ordering::Relaxed);
@@ -155,4 +148,15 @@ impl Follower {
             changed
         });
     }
+}
+
+/// What a batch does to keys of ours.
+pub(super) fn steps_of(batch: &WatchBatch) -> Vec<Step> {
+    let events = batch.events.iter();
+    events
+        .filter_map(|event| match event.kind {
+            EventKind::Put => Step::put(&event.kv.key, &event.kv.value, event.kv.mod_revision),
+            EventKind::Delete => Step::delete(&event.kv.key, event.kv.mod_revision),
+        })
+        .collect()
 }
