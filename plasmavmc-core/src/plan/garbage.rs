@@ -1,4 +1,5 @@
-//! Letting go of what was kept long enough: operations that ended, and decisions.
+//! Letting go of operations that ended long ago. Requests and decisions, which a view does not show all of, are let
+//! go by whoever runs the plan.
 
 use plasmavmc_types::OperationId;
 
@@ -7,8 +8,6 @@ use crate::change::{Change, Part};
 
 const KEEP_OPERATIONS_MS: u64 = 24 * 3600 * 1000;
 const KEEP_OPERATIONS: usize = 1000;
-/// How many decisions the store keeps.
-pub const KEEP_DECISIONS: usize = 1000;
 /// So many more before anything is done, so that not every new one costs a transaction of its own.
 const SLACK: usize = 50;
 /// Keys of one transaction.
@@ -16,7 +15,7 @@ const BATCH: usize = 100;
 
 impl Planning<'_> {
     pub(super) fn collect_garbage(&mut self) {
-        let parts: Vec<(Part, u64)> = self.old_operations().chain(self.old_decisions()).collect();
+        let parts = self.old_operations();
         for batch in parts.chunks(BATCH) {
             let change = batch.iter().fold(Change::new(), |change, (part, revision)| {
                 change.expect(part.clone(), *revision).remove(part.clone())
@@ -25,7 +24,7 @@ impl Planning<'_> {
         }
     }
 
-    fn old_operations(&self) -> std::vec::IntoIter<(Part, u64)> {
+    fn old_operations(&self) -> Vec<(Part, u64)> {
         let mut ended: Vec<(u64, OperationId, u64)> = self
             .view
             .operations
@@ -37,17 +36,9 @@ impl Planning<'_> {
         let beyond = beyond(ended.len(), KEEP_OPERATIONS);
         let is_old = |at_ms: u64| at_ms.saturating_add(KEEP_OPERATIONS_MS) < self.now_ms;
         let old = ended.into_iter().enumerate();
-        let old = old.filter(|(index, (at_ms, ..))| *index < beyond || is_old(*at_ms));
-        let parts: Vec<_> = old
+        old.filter(|(index, (at_ms, ..))| *index < beyond || is_old(*at_ms))
             .map(|(_, (_, id, revision))| (Part::Operation(id), revision))
-            .collect();
-        parts.into_iter()
-    }
-
-    fn old_decisions(&self) -> impl Iterator<Item = (Part, u64)> + use<'_> {
-        let decisions = &self.view.decisions;
-        let oldest = decisions.iter().take(beyond(decisions.len(), KEEP_DECISIONS));
-        oldest.map(|(key, decision)| (Part::Decision(key.clone()), decision.revision))
+            .collect()
     }
 }
 

@@ -6,7 +6,7 @@
 //!   place     what is wanted on and is nowhere
 //!   moves     what is stopped on a host that cannot start it, or is being emptied
 //!   notes     why something waits
-//!   garbage   what was kept long enough
+//!   garbage   operations that were kept long enough
 //! ```
 //! Each action is one transaction that compares all it was decided on, and carries the decision with its evidence.
 //! A plan never touches one thing twice; after all of it was carried out, the next plan is empty.

@@ -1,1 +1,472 @@
+use std::collections::BTreeMap;
 
+use plasmavmc_types::{
+    Dependency, DependencyReached, HostMode, Incarnation, ObservedState, OperationKind, OperationState, VmSpecFields,
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::change::{Part, Put};
+use crate::samples::{Cluster, NOW_MS, host_id, operation_id, vm_id};
+
+const STOP: OperationKind = OperationKind::Stop { force: false };
+
+fn plan_of(cluster: &Cluster) -> Vec<ControlAction> {
+    let actions = plan(&cluster.view, &cluster.heard, NOW_MS);
+    for action in &actions {
+        assert!(!action.change.expects.is_empty(), "{action:#?}");
+        assert_eq!(action.change.unguarded(), [], "{action:#?}");
+        assert!(action.change.holds_in(&cluster.view), "{action:#?}");
+    }
+    actions
+}
+
+/// The kinds of what is done, in order.
+#[track_caller]
+fn check(cluster: &Cluster, expected: &[ControlKind]) -> Vec<ControlAction> {
+    let actions = plan_of(cluster);
+    let kinds: Vec<ControlKind> = actions.iter().map(|action| action.kind).collect();
+    assert_eq!(kinds, expected, "{actions:#?}");
+    let again = plan_of(&after(cluster, &actions));
+    assert_eq!(again, [], "the second plan is not empty");
+    actions
+}
+
+fn after(cluster: &Cluster, actions: &[ControlAction]) -> Cluster {
+    let mut cluster = cluster.clone();
+    for action in actions {
+        let revision = cluster.view.revision + 1;
+        assert!(action.change.apply_to(&mut cluster.view, revision), "{action:#?}");
+    }
+    cluster
+}
+
+fn placement_in(action: &ControlAction) -> (HostId, u64) {
+    let placements = action.change.puts.iter().filter_map(|put| match put {
+        Put::Placement(_, placement) => Some((placement.host, placement.incarnation.get())),
+        _ => None,
+    });
+    placements.last().unwrap()
+}
+
+fn operation_in(action: &ControlAction) -> &Operation {
+    let operations = action.change.puts.iter().filter_map(|put| match put {
+        Put::Operation(operation) => Some(operation),
+        _ => None,
+    });
+    operations.last().unwrap()
+}
+
+#[track_caller]
+fn ends(cluster: &Cluster, expected: &str) {
+    let actions = check(cluster, &[ControlKind::FinishOperation]);
+    let found = match &operation_in(&actions[0]).state {
+        OperationState::Done => "done".to_owned(),
+        OperationState::Cancelled => "cancelled".to_owned(),
+        OperationState::Failed(error) => format!("{}: {}", error.reason, error.message),
+        other => format!("{other:?}"),
+    };
+    assert!(found.starts_with(expected), "{found}");
+}
+
+fn placed() -> Cluster {
+    Cluster::of_hosts(2).with_vm(1).placed(1, 1)
+}
+
+fn stopped() -> Cluster {
+    placed().says(1, ObservedState::Stopped)
+}
+
+#[test]
+fn what_is_wanted_on_is_placed_and_its_operation_says_where() {
+    let cluster = Cluster::of_hosts(2)
+        .with_vm(1)
+        .with_operation(1, 1, OperationKind::Create);
+    let actions = check(&cluster, &[ControlKind::Place]);
+    assert_eq!(placement_in(&actions[0]), (host_id(1), 1));
+    assert_eq!(operation_in(&actions[0]).step, "placed on h1");
+    let decision = actions[0].change.decision.as_ref().unwrap();
+    assert_eq!((decision.kind.as_str(), decision.host), ("place", Some(host_id(1))));
+    assert!(
+        decision.evidence.iter().any(|fact| fact.contains("h2 fits")),
+        "{:?}",
+        decision.evidence
+    );
+    let session = Part::Session(host_id(1));
+    assert!(actions[0].change.expects.contains_key(&session));
+    check(
+        &cluster
+            .off(1)
+            .with_operation_of(1, 1, OperationKind::Create, |it| it.state = OperationState::Done),
+        &[],
+    );
+}
+
+#[test]
+fn many_are_placed_in_one_plan_without_filling_a_host_twice() {
+    let cluster = (1..=20).fold(Cluster::of_hosts(2), |cluster, number| cluster.with_vm(number));
+    let actions = plan_of(&cluster);
+    let mut per_host = BTreeMap::<HostId, u32>::new();
+    for action in actions.iter().filter(|action| action.kind == ControlKind::Place) {
+        *per_host.entry(placement_in(action).0).or_default() += 1;
+    }
+    assert_eq!(per_host.into_values().collect::<Vec<_>>(), [8, 8]);
+    let waiting = actions.iter().filter(|action| action.kind == ControlKind::NoteWaiting);
+    assert_eq!(waiting.count(), 4);
+}
+
+#[test]
+fn higher_priority_goes_first() {
+    let high = |fields: &mut VmSpecFields| (fields.priority, fields.memory_mb) = (200, 5000);
+    let low = |fields: &mut VmSpecFields| fields.memory_mb = 5000;
+    let cluster = Cluster::of_hosts(1).with_vm_of(1, low).with_vm_of(2, high);
+    let actions = check(&cluster, &[ControlKind::Place, ControlKind::NoteWaiting]);
+    assert_eq!(actions[0].vm, Some(vm_id(2)));
+}
+
+#[test]
+fn what_depends_on_another_waits_for_it() {
+    let needs = |fields: &mut VmSpecFields| {
+        let until = DependencyReached::Running;
+        fields.depends_on = vec![Dependency { vm: vm_id(2), until }];
+    };
+    let cluster = Cluster::of_hosts(1)
+        .with_vm_of(1, needs)
+        .with_vm(2)
+        .placed(2, 1)
+        .with_operation(1, 1, OperationKind::Start);
+    let actions = check(&cluster, &[ControlKind::NoteWaiting]);
+    assert_eq!(operation_in(&actions[0]).step, "waits for VM vm2, which is not placed");
+    check(&cluster.says(2, ObservedState::Running), &[ControlKind::Place]);
+}
+
+#[test]
+fn a_note_is_renewed_only_now_and_then() {
+    let cluster = Cluster::of_hosts(1)
+        .with_vm_of(1, |fields| fields.memory_mb = 9000)
+        .with_operation(1, 1, OperationKind::Create);
+    let noted = after(&cluster, &check(&cluster, &[ControlKind::NoteWaiting]));
+    // Another VM comes, and the numbers are others.
+    let other = noted.with_vm(2).placed(2, 1).says(2, ObservedState::Running);
+    check(&other, &[]);
+    let later = plan(&other.view, &other.heard, NOW_MS + 1000);
+    assert_eq!(later.len(), 1, "{later:#?}");
+    assert_eq!(later[0].change.decision, None);
+    let much_later = plan(&other.view, &other.heard, NOW_MS + 59_999);
+    assert_eq!(much_later[0].change.decision, None);
+}
+
+#[test]
+fn what_is_stopped_leaves_a_host_that_is_emptied() {
+    for cluster in [stopped().off(1), stopped(), placed()] {
+        let actions = check(&cluster.clone().mode(1, HostMode::Draining), &[ControlKind::Replace]);
+        assert_eq!(placement_in(&actions[0]), (host_id(2), 2));
+        check(&cluster.mode(1, HostMode::Maintenance), &[ControlKind::Replace]);
+    }
+}
+
+#[test]
+fn what_may_run_is_never_moved() {
+    let process = Some(crate::samples::process());
+    for state in [
+        ObservedState::Running,
+        ObservedState::Stopping,
+        ObservedState::Starting,
+        ObservedState::Frozen,
+    ] {
+        let cluster = placed().says_of(1, |fields| (fields.state, fields.process) = (state, process));
+        check(&cluster.clone().mode(1, HostMode::Draining), &[]);
+        check(&cluster.clone().silent(1, 3_600_000), &[]);
+        check(&cluster.off(1).mode(1, HostMode::Maintenance), &[]);
+    }
+}
+
+#[test]
+fn what_is_to_start_leaves_a_host_that_is_silent() {
+    check(&stopped().silent(1, 6000), &[ControlKind::Replace]);
+    check(&placed().silent(1, 6000), &[ControlKind::Replace]);
+    check(&stopped().off(1).silent(1, 6000), &[]);
+    check(&stopped(), &[]);
+}
+
+#[test]
+fn what_failed_stays_until_somebody_starts_it() {
+    let reason = "no disk".to_owned();
+    let failed = placed()
+        .says(1, ObservedState::Failed { reason })
+        .mode(1, HostMode::Draining);
+    check(&failed, &[]);
+    check(&failed.on(1), &[ControlKind::Replace]);
+}
+
+#[test]
+fn a_restart_under_way_is_left_to_its_host() {
+    let kind = OperationKind::Restart { force: false };
+    let cluster = stopped()
+        .mode(1, HostMode::Draining)
+        .with_operation_of(1, 1, kind, |operation| {
+            operation.state = OperationState::Running;
+            operation.runner = Some((host_id(1), plasmavmc_types::Epoch::FIRST));
+        });
+    check(&cluster, &[]);
+}
+
+#[test]
+fn a_tombstone_goes_with_everything_once_nothing_can_run() {
+    let unplaced = Cluster::of_hosts(1).with_vm(1);
+    for cluster in [unplaced, stopped(), placed()] {
+        let cluster = cluster
+            .deleted(1)
+            .with_operation(1, 1, OperationKind::Delete)
+            .with_operation(2, 1, STOP);
+        let actions = check(&cluster, &[ControlKind::Forget]);
+        let empty = after(&cluster, &actions).view;
+        assert!(
+            empty.vms.is_empty() && empty.names.is_empty() && empty.numbers.is_empty(),
+            "{empty:#?}"
+        );
+        assert_eq!(empty.operations[&operation_id(1)].value.state, OperationState::Done);
+        assert!(empty.operations[&operation_id(2)].value.is_ended());
+    }
+    check(&placed().says(1, ObservedState::Running).deleted(1), &[]);
+}
+
+#[test]
+fn operations_that_nobody_else_ends_are_ended() {
+    let late = |operation: &mut Operation| operation.deadline_ms = NOW_MS;
+    let cancelled = |operation: &mut Operation| operation.cancel_requested = true;
+    let running = || placed().says(1, ObservedState::Running);
+    ends(&running().with_operation(1, 1, OperationKind::Start), "done");
+    ends(&running().with_operation_of(1, 1, STOP, cancelled), "cancelled");
+    ends(
+        &stopped().off(1).with_operation(1, 1, OperationKind::Start),
+        "cancelled",
+    );
+    ends(&stopped().off(1).with_operation(1, 1, OperationKind::Create), "done");
+    let reason = "no disk".to_owned();
+    let failed = placed().says(1, ObservedState::Failed { reason });
+    ends(
+        &failed.clone().with_operation(1, 1, OperationKind::Start),
+        "VM_FAILED: no disk",
+    );
+    check(&failed.on(1).with_operation(1, 1, OperationKind::Start), &[]);
+    ends(&running().deleted(1).with_operation(1, 1, STOP), "VM_DELETED");
+    ends(
+        &Cluster::of_hosts(1).with_operation(1, 1, OperationKind::Delete),
+        "done",
+    );
+    ends(
+        &placed().with_operation_of(1, 1, OperationKind::Start, late),
+        "NOT_STARTED",
+    );
+    ends(
+        &running().silent(1, 9000).with_operation_of(1, 1, STOP, late),
+        "HOST_DID_NOT_ANSWER",
+    );
+    check(&running().with_operation_of(1, 1, STOP, late), &[]);
+    let later = |operation: &mut Operation| operation.deadline_ms = NOW_MS - 5000;
+    ends(&running().with_operation_of(1, 1, STOP, later), "HOST_DID_NOT_ANSWER");
+    let silent = running().silent(1, 9000);
+    check(&silent.with_operation(1, 1, OperationKind::Start), &[]);
+}
+
+#[test]
+fn a_creation_that_found_no_host_in_time_says_why() {
+    let cluster = Cluster::of_hosts(1)
+        .with_vm_of(1, |fields| fields.memory_mb = 9000)
+        .with_operation_of(1, 1, OperationKind::Create, |operation| {
+            operation.deadline_ms = NOW_MS;
+            operation.step = "no host fits: h1: needs 9000 MB".to_owned();
+        });
+    let actions = plan_of(&cluster);
+    let OperationState::Failed(error) = &operation_in(&actions[0]).state else {
+        panic!("{actions:#?}");
+    };
+    assert_eq!((error.code, error.reason.as_str()), (4, "NO_HOST_FITS"));
+    assert!(error.message.contains("needs 9000 MB"), "{error}");
+}
+
+#[test]
+fn old_operations_are_let_go_of() {
+    let ended = |at_ms: u64| {
+        move |operation: &mut Operation| {
+            operation.state = OperationState::Done;
+            operation.updated_at_ms = at_ms;
+        }
+    };
+    let day_ms = 24 * 3600 * 1000;
+    let cluster = Cluster::of_hosts(1)
+        .with_operation_of(1, 1, STOP, ended(NOW_MS - day_ms - 1))
+        .with_operation_of(2, 1, STOP, ended(NOW_MS - day_ms));
+    let actions = check(&cluster, &[ControlKind::CollectGarbage]);
+    assert_eq!(actions[0].change.removes, [Part::Operation(operation_id(1))]);
+    let many = (1..=1051).fold(Cluster::default(), |cluster, number| {
+        cluster.with_operation_of(number, 1, STOP, ended(NOW_MS - 2000 + u64::from(number)))
+    });
+    let actions = check(&many, &[ControlKind::CollectGarbage]);
+    assert_eq!(actions[0].change.removes.len(), 51);
+    assert_eq!(actions[0].change.removes[0], Part::Operation(operation_id(1)));
+}
+
+#[test]
+fn incarnations_only_go_up() {
+    let mut cluster = stopped().mode(1, HostMode::Draining);
+    let at = cluster.view.vms.get_mut(&vm_id(1)).unwrap();
+    at.placement.as_mut().unwrap().value.incarnation = Incarnation::from_raw(u64::MAX);
+    let status = at.status.as_ref().unwrap();
+    let mut fields = plasmavmc_types::VmStatusFields::from(status.value.clone());
+    fields.incarnation = Incarnation::from_raw(u64::MAX);
+    at.status = Some(Stored::new(
+        plasmavmc_types::VmStatus::new(fields).unwrap(),
+        status.revision,
+    ));
+    assert_eq!(plan_of(&cluster), []);
+}
+
+/// A VM in some situation.
+#[derive(Debug, Clone)]
+struct Situation {
+    memory_mb: u64,
+    power_off: bool,
+    placed_on: Option<u32>,
+    state: Option<u8>,
+    is_moved: bool,
+    needs_first: bool,
+    operation: Option<(u8, bool, bool)>,
+    is_deleted: bool,
+}
+
+fn situation() -> impl Strategy<Value = Situation> {
+    let operation = prop::option::of((0u8..6, any::<bool>(), any::<bool>()));
+    let place = (
+        prop::option::of(1u32..=3),
+        prop::option::of(0u8..5),
+        prop::bool::weighted(0.2),
+    );
+    let wish = (64u64..6000, prop::bool::weighted(0.3), prop::bool::weighted(0.2));
+    (wish, place, any::<bool>(), operation).prop_map(|(wish, place, needs_first, operation)| Situation {
+        memory_mb: wish.0,
+        power_off: wish.1,
+        is_deleted: wish.2,
+        placed_on: place.0,
+        state: place.1,
+        is_moved: place.2,
+        needs_first,
+        operation,
+    })
+}
+
+fn cluster_of(situations: &[Situation], modes: &[u8]) -> Cluster {
+    let mut cluster = Cluster::of_hosts(3);
+    for (host, mode) in (1..).zip(modes) {
+        cluster = match mode {
+            0 => cluster.mode(host, HostMode::Draining),
+            1 => cluster.silent(host, 60_000),
+            _ => cluster,
+        };
+    }
+    for (number, it) in (1..).zip(situations) {
+        cluster = cluster.with_vm_of(number, |fields| {
+            fields.memory_mb = it.memory_mb;
+            if it.needs_first && number > 1 {
+                let until = DependencyReached::Running;
+                fields.depends_on = vec![Dependency { vm: vm_id(1), until }];
+            }
+        });
+        if it.power_off {
+            cluster = cluster.off(number);
+        }
+        if let Some(host) = it.placed_on {
+            cluster = cluster.placed(number, host);
+            let reason = "broken".to_owned();
+            let states = [
+                ObservedState::Starting,
+                ObservedState::Running,
+                ObservedState::Stopping,
+                ObservedState::Stopped,
+                ObservedState::Failed { reason },
+            ];
+            if let Some(state) = it.state {
+                cluster = cluster.says(number, states[usize::from(state)].clone());
+            }
+            if it.is_moved {
+                cluster = cluster.placed(number, host % 3 + 1);
+            }
+        }
+        if it.is_deleted {
+            cluster = cluster.deleted(number);
+        }
+        if let Some((kind, is_late, is_cancelled)) = it.operation {
+            let kinds = [
+                OperationKind::Create,
+                OperationKind::Start,
+                STOP,
+                OperationKind::Stop { force: true },
+                OperationKind::Reboot,
+                OperationKind::Delete,
+            ];
+            cluster = cluster.with_operation_of(number, number, kinds[usize::from(kind)], |operation| {
+                operation.cancel_requested = is_cancelled;
+                if is_late {
+                    operation.deadline_ms = NOW_MS - 60_000;
+                }
+            });
+        }
+    }
+    cluster
+}
+
+proptest! {
+    #[test]
+    fn a_plan_that_was_carried_out_leaves_nothing_to_do(
+        situations in prop::collection::vec(situation(), 0..12), modes in prop::collection::vec(0u8..5, 3),
+    ) {
+        let cluster = cluster_of(&situations, &modes);
+        let actions = plan_of(&cluster);
+        let once = after(&cluster, &actions);
+        // Only what was moved may say in its new place that it waits.
+        let notes = plan_of(&once);
+        let is_note = |action: &ControlAction| action.kind == ControlKind::NoteWaiting;
+        prop_assert!(notes.iter().all(is_note), "{:#?} after {:#?}", notes, actions);
+        let twice = after(&once, &notes);
+        prop_assert_eq!(plan_of(&twice), Vec::new());
+    }
+
+    #[test]
+    fn a_plan_moves_nothing_that_may_run_and_fills_no_host_beyond_its_memory(
+        situations in prop::collection::vec(situation(), 0..12), modes in prop::collection::vec(0u8..5, 3),
+    ) {
+        let cluster = cluster_of(&situations, &modes);
+        let before = used(&cluster.view);
+        let actions = plan_of(&cluster);
+        let after = after(&cluster, &actions);
+        for action in &actions {
+            let Some(vm) = action.vm.and_then(|vm| cluster.view.vms.get(&vm)) else { continue };
+            if matches!(action.kind, ControlKind::Replace | ControlKind::Forget) {
+                let claimed = vm.current_status().is_some();
+                prop_assert!(!claimed || crate::visible::runs_nowhere(vm), "{:#?}", vm);
+            }
+        }
+        for (host, (memory_mb, gets)) in used(&after.view) {
+            let had = before.get(&host).map_or(0, |(memory_mb, _)| *memory_mb);
+            prop_assert!(memory_mb <= 8192.max(had), "{host}: {memory_mb} MB of {gets} VMs, {had} before");
+        }
+    }
+}
+
+/// By what is wanted on or may run.
+fn used(view: &ClusterView) -> BTreeMap<HostId, (u64, u32)> {
+    let mut used = BTreeMap::<HostId, (u64, u32)>::new();
+    for vm in view.vms.values() {
+        let (Some(record), Some(placement)) = (&vm.record, &vm.placement) else {
+            continue;
+        };
+        let may_run = vm.current_status().is_some() && !crate::visible::runs_nowhere(vm);
+        if is_wanted_on(&record.value) || may_run {
+            let used = used.entry(placement.value.host).or_default();
+            used.0 += record.value.spec().memory_mb;
+            used.1 += 1;
+        }
+    }
+    used
+}
