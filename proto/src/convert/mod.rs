@@ -53,5 +53,3 @@ pub(crate) fn refuse_number(checks: &mut Checks, field: &str, number: impl Displ
 
 #[cfg(test)]
 mod descriptor_tests;
-#[cfg(test)]
-mod samples;
