@@ -1,5 +1,6 @@
 //! Machines with real guests: what they do, and what is left when they are gone.
 
+mod bridges;
 mod devices;
 mod freeze;
 mod life;
