@@ -7,6 +7,7 @@ mod life;
 mod logs;
 mod starts;
 mod trouble;
+mod user;
 
 use std::future::Future;
 use std::time::Duration;
