@@ -133,7 +133,10 @@ impl Task {
                     self.report(state);
                 }
                 Wake::Reached(Err(_)) => self.seek_monitor(),
-                Wake::Heartbeat => self.ask(),
+                Wake::Heartbeat => {
+                    self.ask();
+                    self.cap_logs();
+                }
             }
             self.finish_if_due();
         }
@@ -260,6 +263,17 @@ impl Task {
         let trouble = DiskTrouble::told_by(event);
         tracing::warn!(vm = %self.key.vm, device = trouble.device, reason = trouble.reason, "a disk failed");
         self.state.send_modify(|state| state.disk_trouble = Some(trouble));
+    }
+
+    /// The console's is the guest's to fill, the other QEMU's own.
+    fn cap_logs(&self) {
+        for name in [file::CONSOLE_LOG, file::QEMU_LOG] {
+            match self.folder.cap_log(name) {
+                Ok(0) => {}
+                Ok(bytes) => tracing::info!(vm = %self.key.vm, name, bytes, "the beginning of a log was cut off"),
+                Err(error) => tracing::warn!(vm = %self.key.vm, name, %error, "a log cannot be kept short"),
+            }
+        }
     }
 
     fn take_order(&mut self, Order { work, answer }: Order) {
