@@ -380,18 +380,10 @@ impl Task {
         let cause = self.state.borrow().phase;
         tracing::info!(vm = %self.key.vm, ?cause, "its process is gone");
         if let Some(UnderWay { action, answer, course }) = self.under_way.take() {
-            let overtaken = Outcome {
-                done: Err(MachineError::NotNow {
-                    action,
-                    reason: super::NotNow::Gone,
-                }),
-                qemu: None,
-                record: None,
-            };
-            let outcome = tokio::time::timeout(patience::COMMAND, course)
-                .await
-                .unwrap_or(overtaken);
-            reply(answer, outcome.done);
+            let reason = super::NotNow::Gone;
+            let outcome = tokio::time::timeout(patience::COMMAND, course).await;
+            let done = outcome.map_or(Err(MachineError::NotNow { action, reason }), |outcome| outcome.done);
+            reply(answer, done);
         }
         self.state.send_modify(|state| state.action = None);
     }
