@@ -4,8 +4,11 @@
 //! repeated without harm (the same order has the same effect once), so what went unanswered is asked again,
 //! once, of whoever holds the children then.
 //!
-//! Must never happen: a second guard started while one lives (the guard's own lock sees to that), or an end
-//! of a process invented because nobody answered.
+//! Every call ends in time, whatever becomes of the guard: a guard that dies under load is looked for, started,
+//! and asked again, and each of these may take its own full patience.
+//!
+//! Must never happen: a second guard started while one lives (the guard's own lock sees to that), an end of a
+//! process invented because nobody answered, or a start called undone that may have been done.
 
 use std::future::Future;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -20,6 +23,10 @@ use tokio::time::Instant;
 
 /// The kernel tells the guard and us of an end at the same time; it may be a moment behind.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// For all of a call: an order that breaks, a guard that is started, and the order again.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The same for a start, which the guard itself gives up after 10 s.
+const SPAWN_PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
@@ -27,6 +34,11 @@ pub enum KeeperError {
     NoGuard(#[from] EnsureError),
     #[error(transparent)]
     Call(#[from] CallError),
+    /// The order may have been carried out: ask what the guard holds.
+    #[error("it is not known whether the guard did it, and no guard can be asked")]
+    Unknown(#[source] Box<KeeperError>),
+    #[error("the guard was asked for {} s without an answer; it may still do it", after.as_secs_f32())]
+    TimedOut { after: Duration },
     #[error("the end of process {pid} cannot be watched")]
     Watch {
         pid: i32,
@@ -41,6 +53,15 @@ impl KeeperError {
         match self {
             Self::Call(CallError::Refused(refusal)) => Some(refusal),
             _ => None,
+        }
+    }
+
+    /// Whether a process of this attempt may exist all the same, after an order to start it failed so.
+    pub(crate) fn may_have_started(&self, key: Key) -> bool {
+        match self {
+            Self::Call(CallError::Refused(Refusal::Busy(held))) => held.key == key,
+            Self::NoGuard(_) | Self::Call(CallError::Refused(_) | CallError::NotSent(_)) => false,
+            Self::Call(_) | Self::Unknown(_) | Self::TimedOut { .. } | Self::Watch { .. } => true,
         }
     }
 }
@@ -77,28 +98,51 @@ impl Keeper {
     where
         F: Future<Output = Result<T, CallError>>,
     {
-        match call(self.client().await?).await {
-            Ok(answer) => Ok(answer),
-            Err(refused @ CallError::Refused(_)) => Err(refused.into()),
-            Err(_) => {
-                *self.client.lock().await = None;
-                Ok(call(self.client().await?).await?)
+        let first = match call(self.client().await?).await {
+            Ok(answer) => return Ok(answer),
+            Err(refused @ CallError::Refused(_)) => return Err(refused.into()),
+            Err(first) => first,
+        };
+        *self.client.lock().await = None;
+        let again = async { Ok(call(self.client().await?).await?) };
+        match (again.await, first) {
+            (Ok(answer), _) => Ok(answer),
+            // Whoever refuses now has been asked: that is an answer. What was never sent was never done.
+            (Err(error @ KeeperError::Call(CallError::Refused(_))), _) | (Err(error), CallError::NotSent(_)) => {
+                Err(error)
             }
+            (Err(error), _) => Err(KeeperError::Unknown(Box::new(error))),
         }
     }
 
-    pub async fn spawn(&self, order: &SpawnOrder, descriptors: &[BorrowedFd<'_>]) -> Result<Held, KeeperError> {
-        self.again(|client| async move { client.spawn(order.clone(), descriptors).await })
+    /// The same, within the time for all of it.
+    async fn in_time<T, F>(&self, patience: Duration, call: impl Fn(Client) -> F) -> Result<T, KeeperError>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        tokio::time::timeout(patience, self.again(call))
             .await
+            .unwrap_or(Err(KeeperError::TimedOut { after: patience }))
+    }
+
+    pub async fn spawn(&self, order: &SpawnOrder, descriptors: &[BorrowedFd<'_>]) -> Result<Held, KeeperError> {
+        self.in_time(SPAWN_PATIENCE, |client| async move {
+            client.spawn(order.clone(), descriptors).await
+        })
+        .await
     }
 
     pub async fn list(&self) -> Result<Vec<Held>, KeeperError> {
-        self.again(|client| async move { client.list().await }).await
+        self.in_time(PATIENCE, |client| async move { client.list().await })
+            .await
     }
 
     /// Sends SIGKILL. A process that is gone already is no error.
     pub async fn kill(&self, key: Key) -> Result<(), KeeperError> {
-        match self.again(|client| async move { client.kill(key).await }).await {
+        match self
+            .in_time(PATIENCE, |client| async move { client.kill(key).await })
+            .await
+        {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.refusal(), Some(Refusal::Unknown { .. })) => Ok(()),
             Err(error) => Err(error),
@@ -108,13 +152,18 @@ impl Keeper {
     /// What tells when the process ends.
     pub async fn watch(&self, held: &Held) -> Result<Lifeline, KeeperError> {
         let key = held.key;
-        let pidfd = self.again(|client| async move { client.pidfd(key).await }).await?;
+        let pidfd = self
+            .in_time(PATIENCE, |client| async move { client.pidfd(key).await })
+            .await?;
         Lifeline::new(pidfd).map_err(|source| KeeperError::Watch { pid: held.pid, source })
     }
 
     /// Makes the guard forget a process that has ended.
     pub async fn forget(&self, key: Key) -> Result<(), KeeperError> {
-        match self.again(|client| async move { client.collect(key).await }).await {
+        match self
+            .in_time(PATIENCE, |client| async move { client.collect(key).await })
+            .await
+        {
             Err(error) if !matches!(error.refusal(), Some(Refusal::Unknown { .. })) => Err(error),
             _ => Ok(()),
         }
@@ -125,7 +174,11 @@ impl Keeper {
         let deadline = Instant::now() + within;
         let unknown = ExitReason::Unknown { kill_ordered: false };
         loop {
-            match self.again(|client| async move { client.collect(key).await }).await {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self
+                .in_time(left, |client| async move { client.collect(key).await })
+                .await
+            {
                 Ok(Held {
                     phase: Phase::Exited(exit),
                     ..

@@ -1,8 +1,11 @@
 //! What a guard that died left behind, sorted: processes that run are adopted, exits that were recorded are
 //! kept, everything else is stale and reported.
 //!
-//! Must never happen: a process adopted that is not the record's. Pid, start time and the VM's id on the
-//! command line have to agree, and all three are read while a pidfd holds the process.
+//! Must never happen: a process adopted that is not the record's, or one that lives called gone: its VM would be
+//! started a second time. Pid, start time and the VM's id on the command line have to agree, and all three are
+//! read while a pidfd holds the process. A process without memory of its own shows no command line, be it for
+//! long: on a starved host in the middle of its exec, or while the kernel takes the memory of a big QEMU apart
+//! that was killed. Then pid and start time have to do, which name one process of one boot.
 //!
 //! The command line lies in the process's own memory. The kernel lets a reader wait while it changes that
 //! process's mappings, so this is the one look of a guard that a process in trouble could delay. It is taken
@@ -97,23 +100,34 @@ fn hold(record: &Record) -> Result<OwnedFd, String> {
         ));
     }
     match command_line(raw, record.key.vm, &pidfd) {
-        Ok(CommandLine::NamesVm) => Ok(pidfd),
-        Ok(CommandLine::Other) => Err(format!("pid {raw} does not name the VM on its command line")),
-        Ok(CommandLine::Empty) => Err(format!("pid {raw} has ended")),
+        Ok(Look::NamesVm | Look::StillEmpty) => Ok(pidfd),
+        Ok(Look::Other) => Err(format!("pid {raw} does not name the VM on its command line")),
+        Ok(Look::Ended) => Err(format!("pid {raw} has ended")),
         Err(error) => Err(format!("pid {raw} is gone: {error}")),
     }
 }
 
+/// What looking at a command line for a while led to.
+enum Look {
+    NamesVm,
+    Other,
+    Ended,
+    /// It lives, and shows none.
+    StillEmpty,
+}
+
 /// A process that executes its program in this very moment shows no command line, like one that has ended:
 /// it is looked at until it shows one or ends.
-fn command_line(pid: i32, vm: VmId, pidfd: &OwnedFd) -> io::Result<CommandLine> {
+fn command_line(pid: i32, vm: VmId, pidfd: &OwnedFd) -> io::Result<Look> {
     for _ in 0..LOOKS_DURING_EXEC {
-        let found = identity::command_line(pid, vm)?;
-        if found != CommandLine::Empty || ends_within(pidfd, BETWEEN_LOOKS)? {
-            return Ok(found);
+        match identity::command_line(pid, vm)? {
+            CommandLine::NamesVm => return Ok(Look::NamesVm),
+            CommandLine::Other => return Ok(Look::Other),
+            CommandLine::Empty if ends_within(pidfd, BETWEEN_LOOKS)? => return Ok(Look::Ended),
+            CommandLine::Empty => {}
         }
     }
-    Ok(CommandLine::Empty)
+    Ok(Look::StillEmpty)
 }
 
 fn ends_within(pidfd: &OwnedFd, timeout: Timespec) -> io::Result<bool> {

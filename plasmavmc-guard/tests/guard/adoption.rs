@@ -98,6 +98,39 @@ async fn a_record_that_fits_no_process_is_dropped_and_reported() {
     }
 }
 
+/// As a QEMU that the kernel is taking apart, or one that is being executed on a starved host. What the kernel
+/// runs for itself has no command line either, and stays.
+#[tokio::test]
+async fn a_process_that_lives_and_shows_no_command_line_is_not_called_gone() {
+    let kernel_thread = 2;
+    let Ok(stat) = fs::read_to_string(format!("/proc/{kernel_thread}/stat")) else {
+        return;
+    };
+    if !stat.contains("(kthreadd)") {
+        return;
+    }
+    let mut place = Place::with_guard();
+    let client = place.client();
+    let child = place.obedient();
+    client.spawn(child.order.clone(), &[]).await.expect("spawned");
+    let pidfd = client.pidfd(child.key()).await.expect("a pidfd");
+    place.kill_guard();
+    let path = place.folder().join(format!("children/{}.json", child.key().vm));
+    let mut record: Value = serde_json::from_slice(&fs::read(&path).expect("a record")).expect("JSON");
+    record["pid"] = kernel_thread.into();
+    let started = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().nth(22 - 3));
+    record["start_ticks"] = started.and_then(|ticks| ticks.parse::<u64>().ok()).into();
+    fs::write(&path, record.to_string()).expect("forged");
+    place.start_guard(&[]);
+    let held = place.client().list().await.expect("a list");
+    assert_eq!(held.iter().map(|held| held.pid).collect::<Vec<_>>(), [kernel_thread]);
+    child.exit(0);
+    assert!(ends_soon(&pidfd));
+}
+
 #[tokio::test]
 async fn a_record_of_another_vms_process_is_not_believed() {
     let mut place = Place::with_guard();

@@ -35,11 +35,15 @@ pub async fn pause(hands: &Hands) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// The reset button: the guest is not asked.
+/// The reset button: the guest is not asked. Who paused the VM decides when it goes on, as with QEMU itself
+/// and libvirt. One that has stopped for a reason of its own (panic, watchdog, a disk's error) is reset in
+/// order to go on.
 pub async fn reset(hands: &Hands) -> Result<(), MachineError> {
+    let was = hands.phase();
     hands.command(Action::Reset, "system_reset", json!({})).await?;
-    // A guest that had panicked, or whose watchdog had fired, stays stopped through a reset.
-    if matches!(hands.phase(), Phase::Paused(_)) {
+    // QEMU itself leaves it stopped through a reset, whatever stopped it.
+    let is_held = matches!(was, Phase::Paused(PauseCause::Asked | PauseCause::Debugger));
+    if matches!(was, Phase::Paused(_)) && !is_held {
         hands.command(Action::Reset, "cont", json!({})).await?;
     }
     Ok(())

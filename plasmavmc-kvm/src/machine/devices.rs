@@ -32,6 +32,18 @@ impl Ledger {
         Ok(self.folder.write_record(&self.record)?)
     }
 
+    /// Goes back to what was before a change that has failed. On the way it may have been written.
+    fn settle(&mut self, before: StartRecord, done: Result<(), MachineError>) -> Result<(), MachineError> {
+        if done.is_err() && self.record != before {
+            self.record = before;
+            // Whoever reads it later compares it with QEMU.
+            if let Err(error) = self.write() {
+                tracing::warn!(vm = %self.record.id, %error, "the record tells of a device that was not added");
+            }
+        }
+        done
+    }
+
     fn edit(&mut self, change: impl FnOnce(&mut plasmavmc_types::VmSpecFields)) -> Result<(), MachineError> {
         self.record.spec = self.record.spec.edit(change)?;
         Ok(())
@@ -46,20 +58,21 @@ pub async fn add_disk(
 ) -> Result<(), MachineError> {
     let qmp = hands.qmp(Action::Devices)?;
     let before = ledger.record.clone();
-    if has_device(&before.spec, &disk.name) {
-        return Err(MachineError::DeviceExists {
-            name: disk.name.to_string(),
-        });
-    }
-    let has_scsi = before.spec.disks.iter().any(|disk| disk.bus == DiskBus::VirtioScsi);
-    ledger.record.placed.images.extend(images);
-    let plug = plug_disk(
-        &before.spec.machine,
-        &mut ledger.record.slots,
-        has_scsi,
-        &disk,
-        &ledger.record.placed,
-    )?;
+    let added = try_add_disk(qmp, ledger, disk, images).await;
+    ledger.settle(before, added)
+}
+
+async fn try_add_disk(
+    qmp: &Qmp,
+    ledger: &mut Ledger,
+    disk: Disk,
+    images: Vec<PlacedImage>,
+) -> Result<(), MachineError> {
+    require_new(&ledger.record.spec, &disk.name)?;
+    let record = &mut ledger.record;
+    let has_scsi = record.spec.disks.iter().any(|disk| disk.bus == DiskBus::VirtioScsi);
+    record.placed.images.extend(images);
+    let plug = plug_disk(&record.spec.machine, &mut record.slots, has_scsi, &disk, &record.placed)?;
     ledger.edit(|fields| fields.disks.push(disk.clone()))?;
     ledger.write()?;
     let added = async {
@@ -76,8 +89,6 @@ pub async fn add_disk(
             let name = json!({ "node-name": node.get("node-name") });
             let _ = qmp.execute_raw("blockdev-del", name, patience::DISK_COMMAND).await;
         }
-        ledger.record = before;
-        ledger.write()?;
         return Err(error.into());
     }
     Ok(())
@@ -123,15 +134,17 @@ async fn nodes_of(qmp: &Qmp, disk: &Disk) -> Result<Vec<String>, MachineError> {
 pub async fn add_nic(hands: &Hands, ledger: &mut Ledger, nic: Nic, taps: Vec<OwnedFd>) -> Result<(), MachineError> {
     let qmp = hands.qmp(Action::Devices)?;
     let before = ledger.record.clone();
-    if has_device(&before.spec, &nic.name) {
-        return Err(MachineError::DeviceExists {
-            name: nic.name.to_string(),
-        });
-    }
+    let added = try_add_nic(qmp, ledger, nic, taps).await;
+    ledger.settle(before, added)
+}
+
+async fn try_add_nic(qmp: &Qmp, ledger: &mut Ledger, nic: Nic, taps: Vec<OwnedFd>) -> Result<(), MachineError> {
+    require_new(&ledger.record.spec, &nic.name)?;
     let names: Vec<String> = (0..taps.len())
         .map(|queue| format!("tap{queue}-{}", nic.name))
         .collect();
-    let plug = plug_nic(&before.spec.machine, &mut ledger.record.slots, &nic, &names)?;
+    let record = &mut ledger.record;
+    let plug = plug_nic(&record.spec.machine, &mut record.slots, &nic, &names)?;
     ledger.edit(|fields| fields.nics.push(nic.clone()))?;
     ledger.write()?;
     let added = async {
@@ -145,8 +158,12 @@ pub async fn add_nic(hands: &Hands, ledger: &mut Ledger, nic: Nic, taps: Vec<Own
         let _ = qmp
             .execute_raw("netdev_del", json!({ "id": netdev_id(&nic.name) }), patience::COMMAND)
             .await;
-        ledger.record = before;
-        ledger.write()?;
+        // A tap lives as long as a descriptor of it. One that the card had taken over is refused, which is fine.
+        for name in names {
+            let _ = qmp
+                .execute_raw("closefd", json!({ "fdname": name }), patience::COMMAND)
+                .await;
+        }
         return Err(error.into());
     }
     Ok(())
@@ -288,11 +305,15 @@ pub async fn screenshot(hands: &Hands, folder: &RuntimeFolder) -> Result<Vec<u8>
     Ok(folder.take_file(name, MAX_PICTURE_BYTES)?)
 }
 
-fn has_device(spec: &VmSpec, name: &Label) -> bool {
+fn require_new(spec: &VmSpec, name: &Label) -> Result<(), MachineError> {
     let disks = spec.disks.iter().map(|disk| &disk.name);
     let cdroms = spec.cdroms.iter().map(|cdrom| &cdrom.name);
     let nics = spec.nics.iter().map(|nic| &nic.name);
-    disks.chain(cdroms).chain(nics).any(|present| present == name)
+    if disks.chain(cdroms).chain(nics).any(|present| present == name) {
+        let name = name.to_string();
+        return Err(MachineError::DeviceExists { name });
+    }
+    Ok(())
 }
 
 fn no_such(what: &'static str, name: &Label) -> MachineError {

@@ -116,7 +116,8 @@ impl Machine {
         self.order(Work::Reboot { within }).await.map(drop)
     }
 
-    /// The reset button.
+    /// The reset button. A VM that was paused on request stays paused, and boots when it is resumed; one that
+    /// has stopped by itself (panic, watchdog, a disk's error) goes on at once.
     pub async fn reset(&self) -> Result<(), MachineError> {
         self.order(Work::Reset).await.map(drop)
     }

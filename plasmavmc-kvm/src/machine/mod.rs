@@ -64,7 +64,8 @@ pub struct MachineState {
     /// QEMU's own last word.
     pub qemu: QemuRunState,
     pub pid: i32,
-    /// How often the guest was started anew in this process.
+    /// How often the guest was started anew in this process. One reset may count several times: SeaBIOS under
+    /// TCG resets itself up to some forty times before it goes on.
     pub resets: u64,
     /// The last disk error that QEMU told of.
     pub disk_trouble: Option<DiskTrouble>,

@@ -5,7 +5,7 @@
 //!             cont            pause, I/O error, panic, watchdog
 //!  prepared --------> running --------------------------------> paused
 //!                     |  |  ^ <--------------------------------   |
-//!                     |  |  |     resume, reset                   |
+//!                     |  |  |     resume; reset, if not asked for |
 //!                     |  |  +-- reset and cont -- rebooting <-----|--- (asked: the guest powers off first)
 //!         (asked) stop|  |
 //!                     v  | the guest powers itself off
@@ -209,6 +209,11 @@ fn settled(phase: Phase, state: &QemuRunState) -> Phase {
     }
     match (state.vm_state(), phase) {
         (VmState::Running, _) => Phase::Running,
+        // After a reset QEMU speaks of one that was paused as if it had never run: it waits for a resume. Who
+        // finds it like this after a restart cannot tell it from one that is prepared, and need not.
+        (VmState::Starting, Phase::Running | Phase::Paused(_) | Phase::Stopping | Phase::Rebooting) => {
+            Phase::Paused(PauseCause::Asked)
+        }
         (VmState::Starting, _) => Phase::Prepared,
         (VmState::Stopping, Phase::PoweredOff(by)) => Phase::PoweredOff(by),
         (VmState::Stopping, Phase::Stopping | Phase::Rebooting) => Phase::PoweredOff(PoweredOffBy::Request),

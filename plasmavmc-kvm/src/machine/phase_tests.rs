@@ -82,6 +82,20 @@ fn a_reboot_passes_through_power_off_and_is_no_power_off() {
 }
 
 #[test]
+fn a_paused_vm_that_is_reset_waits_for_a_resume_and_is_not_prepared_again() {
+    let paused = Phase::Paused(PauseCause::Asked);
+    check(
+        paused,
+        &[
+            (Signal::Began(Action::Reset), paused),
+            (reported(QemuRunState::PreLaunch), paused),
+            (Signal::Ended(Action::Reset, QemuRunState::PreLaunch), paused),
+            (reported(QemuRunState::Running), Phase::Running),
+        ],
+    );
+}
+
+#[test]
 fn an_action_that_failed_leaves_what_qemu_says() {
     check(
         Phase::Running,

@@ -46,15 +46,26 @@ pub struct StartPlan {
     pub taps: BTreeMap<Label, Vec<OwnedFd>>,
 }
 
-/// Starts a VM. Its guest does not execute yet. Nothing is left behind if this fails.
+/// Starts a VM. Its guest does not execute yet. Nothing is left behind if this fails; unless nobody can tell
+/// whether the process runs, and no guard can end it: then its folder stays, for who adopts it.
 pub async fn launch(host: &Arc<Host>, plan: StartPlan) -> Result<Machine, MachineError> {
     let folder = RuntimeFolder::create(&host.vms, plan.id)?;
+    let key = Key {
+        vm: plan.id,
+        attempt: plan.attempt,
+    };
     let lock = folder.lock()?;
     match prepare_and_spawn(host, &folder, &lock, plan).await {
         Ok((record, channels, held)) => {
             // From here on QEMU's own copy of the lock says that it runs.
             drop(lock);
             connect_first(host, Arc::new(folder), record, channels, held).await
+        }
+        Err(MachineError::Keeper(error)) if error.may_have_started(key) => {
+            // Our lock is also that of a process that may run: only without ours it tells whether one does.
+            drop(lock);
+            undo(host, Arc::new(folder), key, None).await;
+            Err(error.into())
         }
         Err(error) => {
             folder.remove(lock)?;

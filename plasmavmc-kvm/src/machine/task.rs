@@ -133,7 +133,10 @@ impl Task {
                     self.report(state);
                 }
                 Wake::Reached(Err(_)) => self.seek_monitor(),
-                Wake::Heartbeat => self.ask(),
+                Wake::Heartbeat => {
+                    self.ask();
+                    self.cap_logs();
+                }
             }
             self.finish_if_due();
         }
@@ -262,6 +265,17 @@ impl Task {
         self.state.send_modify(|state| state.disk_trouble = Some(trouble));
     }
 
+    /// The console's is the guest's to fill, the other QEMU's own.
+    fn cap_logs(&self) {
+        for name in [file::CONSOLE_LOG, file::QEMU_LOG] {
+            match self.folder.cap_log(name) {
+                Ok(0) => {}
+                Ok(bytes) => tracing::info!(vm = %self.key.vm, name, bytes, "the beginning of a log was cut off"),
+                Err(error) => tracing::warn!(vm = %self.key.vm, name, %error, "a log cannot be kept short"),
+            }
+        }
+    }
+
     fn take_order(&mut self, Order { work, answer }: Order) {
         let Some(action) = work.action() else { return };
         let phase = self.state.borrow().phase;
@@ -366,18 +380,10 @@ impl Task {
         let cause = self.state.borrow().phase;
         tracing::info!(vm = %self.key.vm, ?cause, "its process is gone");
         if let Some(UnderWay { action, answer, course }) = self.under_way.take() {
-            let overtaken = Outcome {
-                done: Err(MachineError::NotNow {
-                    action,
-                    reason: super::NotNow::Gone,
-                }),
-                qemu: None,
-                record: None,
-            };
-            let outcome = tokio::time::timeout(patience::COMMAND, course)
-                .await
-                .unwrap_or(overtaken);
-            reply(answer, outcome.done);
+            let reason = super::NotNow::Gone;
+            let outcome = tokio::time::timeout(patience::COMMAND, course).await;
+            let done = outcome.map_or(Err(MachineError::NotNow { action, reason }), |outcome| outcome.done);
+            reply(answer, done);
         }
         self.state.send_modify(|state| state.action = None);
     }

@@ -21,6 +21,7 @@
 //!
 //! The calls do not wait for anything: a tmpfs does not hang.
 
+mod log;
 mod record;
 
 use std::fs::File;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 use plasmavmc_types::VmId;
 use rustix::fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, Uid};
 
+pub use log::LONGEST_LOG_BYTES;
 pub use record::StartRecord;
 
 /// The files of a runtime folder.

@@ -1,10 +1,12 @@
 //! Where VMs of a test live. Whatever happens, no QEMU and no guard of the test outlives it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use plasmavmc_guard::wire::Owner;
 use plasmavmc_kvm::argv::{Accelerator, HostFacts, UefiFirmwares};
 use plasmavmc_kvm::keeper::Keeper;
 use plasmavmc_kvm::machine::{Host, Machine, StartPlan, launch};
@@ -68,6 +70,15 @@ impl Place {
         let folder = tempfile::Builder::new().prefix("plasmavmc-vms-").tempdir()?.keep();
         let mut place = Self::at(&folder).await?;
         place.is_owned = true;
+        Ok(place)
+    }
+
+    /// A place whose QEMUs run as this user. They may go through its folder, and see nothing in it.
+    pub async fn of_user(owner: Owner) -> Result<Self> {
+        let mut place = Self::new().await?;
+        std::fs::set_permissions(&place.folder, PermissionsExt::from_mode(0o711))?;
+        let host = Arc::get_mut(&mut place.host).context("the host is shared already")?;
+        host.run_as = Some(owner);
         Ok(place)
     }
 

@@ -104,6 +104,34 @@ fn a_guest_that_powers_itself_off_is_told_from_a_qemu_that_dies() {
 }
 
 #[test]
+fn a_reset_of_a_paused_vm_leaves_it_paused_and_it_boots_when_it_is_resumed() {
+    at_a_place(async |place| {
+        let machine = place.launch(micro("held", "", |_| {})?).await?;
+        machine.cont().await?;
+        has_booted(&machine).await?;
+        let first = boot_id(&machine).await?;
+        machine.pause().await?;
+        machine.reset().await?;
+        let state = until(&machine, "reset", SOON, |state| state.resets > 0).await;
+        assert_eq!(state.phase, Phase::Paused(PauseCause::Asked));
+        machine.resume().await?;
+        has_booted(&machine).await?;
+        let second = boot_id(&machine).await?;
+        assert_ne!(second, first, "it has not booted anew");
+
+        // Who is not paused goes on at once.
+        let resets = machine.state().borrow().resets;
+        machine.reset().await?;
+        until(&machine, "reset", SOON, |state| state.resets > resets).await;
+        assert_eq!(machine.state().borrow().phase, Phase::Running);
+        has_booted(&machine).await?;
+        assert_ne!(boot_id(&machine).await?, second, "it has not booted anew");
+        machine.kill().await?;
+        Ok(())
+    });
+}
+
+#[test]
 fn a_silent_agent_fails_graceful_actions_fast_and_a_kill_works() {
     at_a_place(async |place| {
         let machine = place.launch(micro("mute", "", |_| {})?).await?;

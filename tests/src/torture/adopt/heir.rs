@@ -1,5 +1,7 @@
 //! The process that comes after: it inherits, tells what it found, and ends every VM.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result};
 use plasmavmc_kvm::adopt::inherit;
 
@@ -8,8 +10,10 @@ use crate::vms::Place;
 
 pub async fn run(at: &At) -> Result<()> {
     let place = Place::at(&at.dir).await?;
+    let begun = Instant::now();
     let inheritance = inherit(place.host()).await?;
-    let testimony = Testimony {
+    let inherit_ms = begun.elapsed().as_millis();
+    let mut testimony = Testimony {
         machines: inheritance
             .machines
             .iter()
@@ -26,10 +30,14 @@ pub async fn run(at: &At) -> Result<()> {
             .iter()
             .map(|(vm, reason)| format!("{vm}: {reason}"))
             .collect(),
+        inherit_ms,
+        end_ms: 0,
     };
+    let begun = Instant::now();
     for machine in inheritance.machines {
         machine.kill().await.context("ending a VM")?;
     }
+    testimony.end_ms = begun.elapsed().as_millis();
     println!("{}", serde_json::to_string(&testimony)?);
     Ok(())
 }

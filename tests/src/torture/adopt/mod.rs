@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use plasmavmc_guard::wire::Phase;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
@@ -33,6 +34,8 @@ use crate::vms::Place;
 const SCRIPT: Duration = Duration::from_millis(900);
 const HEIR: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(20);
+/// An heir that takes longer is told of.
+const SLOW: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Clone, clap::Args)]
@@ -77,6 +80,8 @@ pub struct Report {
     pub wrong: u32,
     pub leaked: u32,
     pub leaked_fds: i64,
+    /// From the kill of its guard, if it lived on.
+    pub slowest_owner_ms: u128,
     pub slowest_heir_ms: u128,
     pub seed: u64,
 }
@@ -95,6 +100,8 @@ pub struct Testimony {
     pub ended: usize,
     pub cleared: usize,
     pub left_alone: Vec<String>,
+    pub inherit_ms: u128,
+    pub end_ms: u128,
 }
 
 pub async fn run(options: &Options) -> Result<Report> {
@@ -153,24 +160,62 @@ async fn one_cycle(place: &Place, cycle: u32, victim: Victim, after: Duration, r
         let _ = owner.start_kill();
     }
     // An owner that survives its guard goes on with its script, and ends by itself at its end.
-    let ended = tokio::time::timeout(HEIR, owner.wait()).await;
-    ensure!(ended.is_ok(), "the owner hangs");
-    let before = place.qemus();
+    let waited = Instant::now();
+    if tokio::time::timeout(HEIR, owner.wait()).await.is_err() {
+        owner.start_kill()?;
+        let output = owner.wait_with_output().await?;
+        let steps = String::from_utf8_lossy(&output.stdout).replace('\n', " ");
+        bail!("the owner hangs after these steps: {steps}");
+    }
+    report.slowest_owner_ms = report.slowest_owner_ms.max(waited.elapsed().as_millis());
+    settled(place).await?;
+    let before = Living {
+        qemus: place.qemus(),
+        all: place.processes(),
+    };
 
     let begun = Instant::now();
     let heir = start("vm-heir", place.folder(), cycle)?;
     let output = tokio::time::timeout(HEIR, heir.wait_with_output())
         .await
         .context("the heir hangs")??;
-    report.slowest_heir_ms = report.slowest_heir_ms.max(begun.elapsed().as_millis());
+    let took = begun.elapsed();
+    report.slowest_heir_ms = report.slowest_heir_ms.max(took.as_millis());
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "the heir failed: {said}");
     let testimony: Testimony = serde_json::from_str(said.lines().last().unwrap_or_default()).context("its words")?;
+    if took > SLOW {
+        eprintln!("cycle {cycle} ({victim:?}): the heir took {took:?}: {testimony:?}");
+    }
     judge(&testimony, &before, report)
 }
 
-fn judge(testimony: &Testimony, before: &[Pid], report: &mut Report) -> Result<()> {
-    let living: Vec<i32> = before.iter().map(|pid| pid.as_raw_pid()).collect();
+/// What runs before an heir comes.
+struct Living {
+    qemus: Vec<Pid>,
+    /// With what is about to become one: without a guard nobody says when it has.
+    all: Vec<Pid>,
+}
+
+/// Waits for the starts that a guard has under way: an order counts also when who gave it is dead.
+async fn settled(place: &Place) -> Result<()> {
+    let deadline = Instant::now() + SETTLE;
+    while let Ok(guard) = plasmavmc_guard::client::Client::connect(&place.guard_folder()) {
+        // An error means that the guard is gone.
+        let Ok(held) = guard.list().await else { break };
+        let is_under_way = |phase: &Phase| matches!(phase, Phase::Preparing | Phase::Registered | Phase::Ending);
+        if !held.iter().any(|held| is_under_way(&held.phase)) {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "a start takes for ever: {held:?}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+fn judge(testimony: &Testimony, before: &Living, report: &mut Report) -> Result<()> {
+    let raw = |pids: &[Pid]| -> Vec<i32> { pids.iter().map(|pid| pid.as_raw_pid()).collect() };
+    let (living, all) = (raw(&before.qemus), raw(&before.all));
     let told: Vec<i32> = testimony.machines.iter().map(|(_, pid)| *pid).collect();
     for (phase, _) in &testimony.machines {
         match phase.as_str() {
@@ -191,8 +236,8 @@ fn judge(testimony: &Testimony, before: &[Pid], report: &mut Report) -> Result<(
     );
     // One that was on its way out may be told as ended.
     ensure!(
-        told.iter().all(|pid| living.contains(pid)),
-        "{told:?} is told, {living:?} lived"
+        told.iter().all(|pid| all.contains(pid)),
+        "{told:?} is told, {living:?} lived, with {all:?}"
     );
     let missed = living.iter().filter(|pid| !told.contains(pid)).count();
     ensure!(
