@@ -17,12 +17,14 @@ use std::sync::Arc;
 
 use plasmavmc_guard::wire::{ExitReason, Held, Key};
 use plasmavmc_types::VmId;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 pub use judge::{Evidence, FolderEvidence, RecordEvidence, Verdict, judge};
 
 use crate::keeper::KeeperError;
 use crate::machine::{Host, Machine, MachineError, last_words, take_over};
-use crate::runtime::{RuntimeError, RuntimeFolder, scan};
+use crate::runtime::{Found, RuntimeError, RuntimeFolder, scan};
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
@@ -54,33 +56,80 @@ pub struct Inheritance {
     pub strangers: Vec<PathBuf>,
 }
 
+/// Monitors that are spoken to at once: one that does not answer must not hold up the others.
+const AT_ONCE: usize = 16;
+
 /// Finds out what there is, and takes over what can be.
 pub async fn inherit(host: &Arc<Host>) -> Result<Inheritance, AdoptError> {
-    // In this order: what the guard started in between shows in its list.
-    let folders = scan(&host.vms)?;
-    // As the kernel tells it: without links.
-    let vms = host.vms.canonicalize().unwrap_or_else(|_| host.vms.clone());
-    let running = proc::qemus(Path::new("/proc"), &vms);
-    let held: BTreeMap<VmId, Held> = host
-        .keeper
-        .list()
-        .await?
-        .into_iter()
-        .map(|held| (held.key.vm, held))
-        .collect();
+    let look = Arc::new(Look::take(host).await?);
+    let known = look.folders.vms.iter().chain(look.held.keys());
+    let vms: BTreeSet<VmId> = known.chain(look.running.keys()).copied().collect();
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    let mut settling = JoinSet::new();
+    for vm in vms {
+        let (look, host, room) = (Arc::clone(&look), Arc::clone(host), Arc::clone(&room));
+        settling.spawn(async move {
+            // It is never closed.
+            let _room = room.acquire().await.ok();
+            look.settle(&host, vm).await
+        });
+    }
     let mut inheritance = Inheritance {
-        strangers: folders.strangers,
+        strangers: look.folders.strangers.clone(),
         ..Inheritance::default()
     };
-    let known = folders.vms.into_iter().chain(held.keys().copied());
-    let vms: BTreeSet<VmId> = known.chain(running.keys().copied()).collect();
-    for vm in vms {
-        let pids = running.get(&vm).map(Vec::as_slice).unwrap_or_default();
-        if let Err(error) = settle(host, vm, held.get(&vm), pids, &mut inheritance).await {
-            inheritance.left_alone.insert(vm, error.to_string());
-        }
+    while let Some(settled) = settling.join_next().await {
+        // A panic in one has been reported by the runtime, and its VM is not called anything.
+        inheritance = settled.unwrap_or_default().joined_to(inheritance);
     }
     Ok(inheritance)
+}
+
+/// As [`inherit`], for one VM of which this process holds no machine.
+pub async fn inherit_one(host: &Arc<Host>, vm: VmId) -> Result<Inheritance, AdoptError> {
+    Ok(Look::take(host).await?.settle(host, vm).await)
+}
+
+/// All witnesses, heard once.
+struct Look {
+    folders: Found,
+    running: BTreeMap<VmId, Vec<i32>>,
+    held: BTreeMap<VmId, Held>,
+}
+
+impl Look {
+    async fn take(host: &Arc<Host>) -> Result<Self, AdoptError> {
+        // In this order: what the guard started in between shows in its list.
+        let folders = scan(&host.vms)?;
+        // As the kernel tells it: without links.
+        let vms = host.vms.canonicalize().unwrap_or_else(|_| host.vms.clone());
+        let running = proc::qemus(Path::new("/proc"), &vms);
+        let held = host.keeper.list().await?.into_iter();
+        Ok(Self {
+            folders,
+            running,
+            held: held.map(|held| (held.key.vm, held)).collect(),
+        })
+    }
+
+    async fn settle(&self, host: &Arc<Host>, vm: VmId) -> Inheritance {
+        let pids = self.running.get(&vm).map(Vec::as_slice).unwrap_or_default();
+        let mut inheritance = Inheritance::default();
+        if let Err(error) = settle(host, vm, self.held.get(&vm), pids, &mut inheritance).await {
+            inheritance.left_alone.insert(vm, error.to_string());
+        }
+        inheritance
+    }
+}
+
+impl Inheritance {
+    fn joined_to(self, mut all: Self) -> Self {
+        all.machines.extend(self.machines);
+        all.ended.extend(self.ended);
+        all.cleared.extend(self.cleared);
+        all.left_alone.extend(self.left_alone);
+        all
+    }
 }
 
 async fn settle(
