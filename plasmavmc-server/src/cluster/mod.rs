@@ -1,1 +1,23 @@
-//! Being written.
+//! Belonging to a cluster: founding one, joining one, taking hosts in and out, and how it is.
+//!
+//! ```text
+//!   enrolment    this server's way from outside to inside
+//!   records      what it writes of itself on the way
+//!   admit        the other side of joining; tokens say who may
+//!   remove       the way out
+//!   status       how the cluster is, with warnings
+//!   leadership   whether this server's member of the store leads
+//!   service      the calls
+//! ```
+
+mod admit;
+mod enrolment;
+pub mod leadership;
+mod records;
+mod remove;
+mod service;
+mod status;
+mod tokens;
+
+pub use enrolment::Enrolment;
+pub use service::ClusterService;

@@ -12,6 +12,7 @@
 
 mod file;
 mod flags;
+mod name;
 mod owner;
 mod resolve;
 mod transport;
@@ -55,7 +56,8 @@ pub struct Config {
     pub advertise: Option<Address>,
     /// Where the other servers reach it.
     pub cluster_advertise: Address,
-    pub name: HostName,
+    /// What this host is to be called, if somebody said so.
+    pub name: Option<HostName>,
     pub transport_security: TransportSecurity,
     pub folders: Folders,
     pub vms: VmSettings,
@@ -76,6 +78,8 @@ pub struct Folders {
     pub run: PathBuf,
     pub vms: PathBuf,
     pub guard: PathBuf,
+    /// The file that tells one boot of this host from another.
+    pub instance: PathBuf,
 }
 
 /// How VMs are run here.
@@ -131,6 +135,11 @@ pub enum Beginning {
 }
 
 impl Config {
+    /// What a host is called that was given no name: as its system calls it, as far as that can be.
+    pub fn usual_name() -> String {
+        name::own_name()
+    }
+
     /// The settings that these flags (and the variables behind them) and the file lead to.
     pub fn load(flags: &Flags) -> Result<Self, ConfigErrors> {
         resolve::load(flags)

@@ -13,6 +13,8 @@ use super::{Beginning, Config, ConfigErrors, Flags, Folders, LogSettings, Networ
 const SYSTEM_FILE: &str = "/etc/plasmavmc/server.toml";
 const SYSTEM_STATE: &str = "/var/lib/plasmavmc";
 const SYSTEM_RUN: &str = "/run/plasmavmc";
+/// What the libraries under the store tell is for those who ask for it.
+const DEFAULT_FILTER: &str = "info,openraft=off,chunked_wal=warn,raft_log=warn";
 const DEFAULT_LISTEN: &str = "127.0.0.1:50051";
 const DEFAULT_CLUSTER_LISTEN: &str = "127.0.0.1:50052";
 /// For this program, the guard and the page cache.
@@ -66,12 +68,12 @@ impl Merge {
         let cluster_listen = self.pick(&flags.cluster_listen, "cluster-listen", &file.cluster_listen, || {
             text(DEFAULT_CLUSTER_LISTEN)
         });
-        let name = self.pick(&flags.name, "name", &file.name, own_name);
+        let name = self.pick(&flags.name, "name", &file.name, String::new);
         let (advertise, cluster_advertise) = self.advertised(flags, &file, &listen, &cluster_listen);
         let security = self.security(flags, &listen, &cluster_listen);
         let folders = folders(flags, &file, dir, base);
         let pools = self.pools(&file, &folders, base);
-        let filter = self.pick(&flags.log, "log", &file.log_filter, || text("info"));
+        let filter = self.pick(&flags.log, "log", &file.log_filter, || text(DEFAULT_FILTER));
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter.value) {
             self.refuse(&filter, &error);
         }
@@ -79,10 +81,7 @@ impl Merge {
             transport_security: security,
             advertise,
             cluster_advertise: cluster_advertise.unwrap_or_else(fallback_address),
-            name: HostName::new(name.value.clone()).unwrap_or_else(|invalid| {
-                self.refuse(&name, &invalid);
-                fallback_name()
-            }),
+            name: self.name(&name),
             vms: self.vms(flags, &file, base),
             networks: self.networks(&file),
             log: LogSettings {
@@ -118,6 +117,15 @@ impl Merge {
                 origin: format!("{name} (by default)"),
             },
         }
+    }
+
+    fn name(&mut self, name: &Setting<String>) -> Option<HostName> {
+        if name.value.is_empty() {
+            return None;
+        }
+        HostName::new(name.value.clone())
+            .inspect_err(|invalid| self.refuse(name, invalid))
+            .ok()
     }
 
     fn refuse<T>(&mut self, setting: &Setting<T>, problem: &dyn std::fmt::Display) {
@@ -361,6 +369,7 @@ fn folders(flags: &Flags, file: &FileSettings, dir: Option<PathBuf>, base: &Path
     Folders {
         chainfire: state.join("chainfire"),
         vms: run.join("vms"),
+        instance: dir.as_deref().unwrap_or(&run).join("instance"),
         guard: dir.map_or_else(|| run.join("guard"), |dir| dir.join("guard")),
         state,
         run,
@@ -373,35 +382,7 @@ fn program(setting: &Option<Placed<PathBuf>>, base: &Path) -> Option<PathBuf> {
     Some(if is_name { path.clone() } else { base.join(path) })
 }
 
-/// The name of this machine as far as it can be a host's name.
-fn own_name() -> String {
-    let first = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let first = first.trim().to_lowercase();
-    let first = first.split('.').next().unwrap_or_default();
-    let fit: String = first
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .collect();
-    let fit = fit.trim_matches('-');
-    let named = if fit.starts_with(|c: char| c.is_ascii_lowercase()) {
-        fit.to_owned()
-    } else {
-        format!("host-{fit}").trim_end_matches('-').to_owned()
-    };
-    named
-        .chars()
-        .take(63)
-        .collect::<String>()
-        .trim_end_matches('-')
-        .to_owned()
-}
-
-/// Stands in for a name that was refused: the problem is already noted, and no config comes of it.
-fn fallback_name() -> HostName {
-    #[expect(clippy::expect_used, reason = "a literal")]
-    HostName::new("host").expect("a name")
-}
-
+/// Stands in for an address that was refused: the problem is noted already, and no config comes of it.
 fn fallback_address() -> Address {
     #[expect(clippy::expect_used, reason = "a literal")]
     DEFAULT_CLUSTER_LISTEN.parse().expect("an address")

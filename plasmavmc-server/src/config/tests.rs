@@ -17,7 +17,9 @@ impl Site {
 
     fn load(&self, flags: &[&str]) -> Result<Config, ConfigErrors> {
         let dir = self.folder.path().to_str().unwrap();
-        let line = ["plasmavmc-server", "--dir", dir].into_iter().chain(flags.iter().copied());
+        let line = ["plasmavmc-server", "--dir", dir]
+            .into_iter()
+            .chain(flags.iter().copied());
         Config::load(&Flags::try_parse_from(line).unwrap())
     }
 }
@@ -54,7 +56,7 @@ fn flags_count_more_than_the_file() {
     let config = site.load(&["--listen", "127.0.0.1:2000", "--init"]).unwrap();
     assert_eq!(config.listen, "127.0.0.1:2000");
     assert_eq!(config.advertise.unwrap().as_str(), "127.0.0.1:2000");
-    assert_eq!(config.name.as_str(), "filed");
+    assert_eq!(config.name.unwrap().as_str(), "filed");
     assert_eq!(config.vms.accel, plasmavmc_kvm::accel::Wanted::Tcg);
     assert_eq!(config.beginning, Beginning::Init);
 }

@@ -1,1 +1,142 @@
-//! Being written.
+//! The controller: on the leader it turns what is stored into what should be, one transaction at a time.
+//!
+//! ```text
+//!            leadership               barrier, mirror caught up
+//!   idle -----------------> arriving ---------------------------> leading --+
+//!    ^                         |                                   |   ^    | change, or twice a second:
+//!    +--- leadership lost -----+-----------------------------------+   +----+ step: look, plan, carry out
+//! ```
+//! Two leaders may believe in themselves for a moment. It does no harm: every action compares what it was decided
+//! on, so of two that differ only one is carried out.
+//!
+//! Must never: decide here (that is [`plasmavmc_core::plan`]), or repeat a transaction that raced: it looks again.
+
+mod housekeeping;
+mod step;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use chainfire::kv::{Consistency, Kv};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+pub use step::{StepReport, step};
+
+use crate::store::{Mirror, keys};
+use housekeeping::Housekeeping;
+
+/// Changes that come within this time are looked at together.
+const TOGETHER: Duration = Duration::from_millis(20);
+/// Deadlines and pauses pass without a change.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long the store and the mirror have to show what was committed.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(5);
+/// After a failure of the store.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A running controller.
+#[derive(Debug)]
+pub struct Controller {
+    task: JoinHandle<()>,
+}
+
+impl Controller {
+    /// Runs until `stop`; does something while `leadership` is true.
+    pub fn start(kv: Arc<dyn Kv>, mirror: Mirror, leadership: watch::Receiver<bool>, stop: CancellationToken) -> Self {
+        let lead = Lead { kv, mirror, leadership };
+        let task = tokio::spawn(async move {
+            stop.run_until_cancelled(lead.run()).await;
+        });
+        Self { task }
+    }
+
+    /// Waits for its end, after `stop` was cancelled.
+    pub async fn ended(self) {
+        // A panic in there has been reported by its own message.
+        let _ = self.task.await;
+    }
+}
+
+struct Lead {
+    kv: Arc<dyn Kv>,
+    mirror: Mirror,
+    leadership: watch::Receiver<bool>,
+}
+
+impl Lead {
+    /// Returns when nobody can tell any more who leads.
+    async fn run(mut self) {
+        while self.leadership.wait_for(|leads| *leads).await.is_ok() {
+            let mut leadership = self.leadership.clone();
+            tokio::select! {
+                () = self.lead() => {}
+                _ = leadership.wait_for(|leads| !leads) => tracing::info!("another server leads now"),
+            }
+        }
+    }
+
+    async fn lead(&self) {
+        tracing::info!("this server leads: it runs the controller");
+        let mut revision = self.mirror.revision();
+        let mut timer = interval(LOOK_EVERY);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut housekeeping = Housekeeping::default();
+        let mut seen = 0;
+        loop {
+            // What was committed before this term must be in the view, and whatever was committed by us.
+            if let Err(problem) = self.catch_up(seen).await {
+                tracing::warn!(problem, "the controller waits for the store");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            let began = Instant::now();
+            revision.borrow_and_update();
+            let (now_ms, heard) = (wall_clock_ms(), self.mirror.heard(began));
+            let planned = self
+                .mirror
+                .read(|view| plasmavmc_core::plan::plan(view, &heard, now_ms));
+            let report = step(&*self.kv, planned, &mut rand::random).await;
+            housekeeping.run(&*self.kv, &self.mirror, now_ms, &report).await;
+            seen = report.revision;
+            if report.failed > 0 {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            tokio::select! {
+                changed = revision.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    sleep_until(began + TOGETHER).await;
+                }
+                _ = timer.tick() => {}
+            }
+        }
+    }
+
+    /// Waits until the view shows a revision; 0: everything that was committed up to now.
+    async fn catch_up(&self, revision: u64) -> Result<(), String> {
+        let wanted = match revision {
+            0 => {
+                let asked = timeout(CATCH_UP_WITHIN, self.kv.get(keys::config(), Consistency::Linearizable)).await;
+                let answer = asked.map_err(|_| "it does not answer".to_owned())?;
+                answer.map_err(|error| error.to_string())?.revision
+            }
+            revision => revision,
+        };
+        let reached = self.mirror.reached(wanted, CATCH_UP_WITHIN).await;
+        reached.map_err(|error| error.to_string())
+    }
+}
+
+/// For deadlines and pauses of seconds, and for people.
+fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

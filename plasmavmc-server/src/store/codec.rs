@@ -236,4 +236,4 @@ fn fixed<const LENGTH: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; 
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::store) mod tests;

@@ -20,7 +20,7 @@ pub mod write;
 
 pub use codec::CodecError;
 pub use keys::ParsedKey;
-pub use mirror::{Change, Changes, ChangesError, Figures, Mirror, MirrorError, Replay, Unreadable};
+pub use mirror::{Change, Changes, ChangesError, Figures, Mirror, MirrorError, Unreadable};
 pub use values::{ClusterConfig, Request, StoredValue, Token};
 pub use write::{Committed, Write, WriteError};
 

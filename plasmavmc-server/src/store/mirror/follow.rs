@@ -151,7 +151,7 @@ impl Follower {
 }
 
 /// What a batch does to keys of ours.
-pub(super) fn steps_of(batch: &WatchBatch) -> Vec<Step> {
+fn steps_of(batch: &WatchBatch) -> Vec<Step> {
     let events = batch.events.iter();
     events
         .filter_map(|event| match event.kind {

@@ -15,7 +15,6 @@
 //! that is missing without saying so.
 
 mod follow;
-mod replay;
 mod replica;
 
 #[cfg(test)]
@@ -35,7 +34,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::keys::ParsedKey;
 use super::values::{ClusterConfig, Request, StoredValue, Token};
-pub use replay::Replay;
 use replica::Replica;
 
 /// Batches that a reader of changes may fall behind by.

@@ -42,6 +42,7 @@ impl Step {
 }
 
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone, PartialEq))]
 pub(super) struct Replica {
     pub view: ClusterView,
     pub config: Option<Stored<ClusterConfig>>,
@@ -284,7 +285,7 @@ impl Replica {
     }
 
     /// The value of a key.
-    fn get(&self, key: &ParsedKey) -> Option<StoredValue> {
+    pub fn get(&self, key: &ParsedKey) -> Option<StoredValue> {
         let vm = |vm: &VmId| self.view.vms.get(vm);
         let host = |host: &HostId| self.view.hosts.get(host);
         match key {

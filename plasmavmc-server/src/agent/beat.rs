@@ -1,0 +1,229 @@
+//! The task that keeps this host in contact: it opens the session, and then beats.
+//!
+//! ```text
+//!   closed --opened--> open --beat, beat, beat ... --a beat says that the session is not ours--> closed
+//! ```
+//! A beat is one transaction, sent once: if its answer is lost, nobody knows whether it counted, and the next
+//! one has a higher number. It compares the session it belongs to, and that no later beat is stored. What it
+//! carries is at hand when it is due; it waits for nothing.
+//!
+//! Must never happen: a beat sent twice; a beat that counts in another session; a moment published that is
+//! later than the sending of a beat that counted (leases are reckoned from it).
+
+use std::time::Duration;
+
+use plasmavmc_types::{Beat, BeatFields, BeatSequence, Capacity, HostFacts, Invalid, Session, Usage};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::failpoint;
+use super::session::{Attempted, Held, Opener, Quiet, SessionError, silence};
+use crate::store::{Mirror, Write, WriteError, keys};
+
+/// Between two tries to open a session that is not ours to open now.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// Said again and again, not only once.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// The contact of this host with the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BeatState {
+    /// When the last beat was sent that is known to have counted.
+    pub last_ok: Option<Instant>,
+    /// The session is open, as far as this host knows.
+    pub open: bool,
+    /// It, with the revision that every write of this host compares.
+    pub held: Option<Held>,
+}
+
+/// What a beat carries besides its number.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Load {
+    pub usage: Usage,
+    pub facts: HostFacts,
+}
+
+/// Opens, beats, and opens again after a fence.
+#[derive(Debug)]
+pub struct Heart {
+    pub opener: Opener,
+    pub mirror: Mirror,
+    pub capacity: Capacity,
+    pub load: watch::Receiver<Load>,
+    pub state: watch::Sender<BeatState>,
+    pub stop: CancellationToken,
+}
+
+/// Why the beats of a session ended.
+enum Ended {
+    Stopped,
+    Lost,
+}
+
+impl Heart {
+    pub async fn run(self) {
+        while let Some(held) = self.open().await {
+            self.publish(held, None);
+            match self.beat(held).await {
+                Ended::Stopped => break,
+                Ended::Lost => {
+                    tracing::warn!(epoch = %held.epoch(), "the session of this host was taken away");
+                    self.state.send_modify(|state| (state.open, state.held) = (false, None));
+                }
+            }
+        }
+        self.state.send_modify(|state| (state.open, state.held) = (false, None));
+    }
+
+    /// Tries until the session is open. Nothing if the agent is stopped.
+    async fn open(&self) -> Option<Held> {
+        let mut quiet: Option<(Quiet, Instant)> = None;
+        let mut complained: Option<Instant> = None;
+        loop {
+            let patience = silence(self.mirror.read(|view| view.timings.failover_after_ms));
+            let still = quiet.filter(|(_, since)| since.elapsed() >= patience);
+            let first = |session, sequence| self.make(session, sequence);
+            let attempt = self.opener.attempt(still.map(|(quiet, _)| quiet), first);
+            let attempted = tokio::select! {
+                () = self.stop.cancelled() => return None,
+                attempted = attempt => attempted,
+            };
+            match attempted {
+                Ok(Attempted::Held(held)) => return Some(held),
+                Ok(Attempted::Raced) => {}
+                Ok(Attempted::Silence(seen)) if quiet.is_none_or(|(known, _)| known != seen) => {
+                    tracing::info!(
+                        "this machine was rebooted; waiting until it is certain that nobody else beats for it"
+                    );
+                    quiet = Some((seen, Instant::now()));
+                }
+                Ok(Attempted::Silence(_)) => {}
+                Ok(Attempted::Occupied(session)) => complain(&mut complained, || occupied(&session)),
+                Err(error) => complain(&mut complained, || chain(&error)),
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return None,
+                () = tokio::time::sleep(TRY_AGAIN) => {}
+            }
+        }
+    }
+
+    async fn beat(&self, held: Held) -> Ended {
+        let mut sequence = held.sequence;
+        let mut every = self.beat_every();
+        let mut ticks = ticks(every);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return Ended::Stopped,
+                _ = ticks.tick() => {}
+            }
+            sequence = BeatSequence(sequence.0.saturating_add(1));
+            let sent = Instant::now();
+            match self.send(&held, sequence).await {
+                Ok(true) => self.publish(held, Some(sent)),
+                Ok(false) if self.is_lost(&held).await => return Ended::Lost,
+                Ok(false) => tracing::warn!("a beat came too late to count"),
+                Err(error) => tracing::warn!(error = %chain(&error), "a beat is not known to have counted"),
+            }
+            if every != self.beat_every() {
+                every = self.beat_every();
+                ticks = self::ticks(every);
+            }
+        }
+    }
+
+    fn beat_every(&self) -> Duration {
+        Duration::from_millis(self.mirror.read(|view| view.timings.beat_ms))
+    }
+
+    /// Sends one beat, once. Whether it counted; an error says that nobody knows.
+    async fn send(&self, held: &Held, sequence: BeatSequence) -> Result<bool, SessionError> {
+        let beat = self.make(held.session, sequence)?;
+        let host = self.opener.host;
+        let write = Write::new()
+            .expect(keys::session(host), held.revision)
+            .put_beat(host, &beat);
+        // Two beats later the answer is worth nothing any more, and the next beat is due.
+        let within = self.beat_every() * 2;
+        match failpoint::BEAT
+            .around(write.commit_within(&*self.opener.kv, within))
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(WriteError::Raced) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the stored session is another one. What cannot be found out counts as no.
+    async fn is_lost(&self, held: &Held) -> bool {
+        let key = keys::session(self.opener.host);
+        let read = self.opener.kv.get(key, chainfire::kv::Consistency::Linearizable).await;
+        match read {
+            Ok(answer) => answer.kv.map_or(0, |kv| kv.mod_revision) != held.revision,
+            Err(_) => false,
+        }
+    }
+
+    fn make(&self, session: Session, sequence: BeatSequence) -> Result<Beat, Invalid> {
+        let load = self.load.borrow().clone();
+        Beat::new(BeatFields {
+            epoch: session.epoch,
+            instance: session.instance,
+            boot_id: session.boot_id,
+            sequence,
+            lease_ms: self.mirror.read(|view| view.timings.freeze_after_ms),
+            capacity: self.capacity,
+            usage: load.usage,
+            facts: load.facts,
+        })
+    }
+
+    fn publish(&self, held: Held, sent: Option<Instant>) {
+        self.state.send_modify(|state| {
+            *state = BeatState {
+                last_ok: sent.or(state.last_ok),
+                open: true,
+                held: Some(held),
+            };
+        });
+    }
+}
+
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(every.max(Duration::from_millis(1)));
+    // After a stall one beat is worth as much as all that were missed.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn complain(last: &mut Option<Instant>, text: impl FnOnce() -> String) {
+    if last.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
+        tracing::warn!("this host has no session and carries out nothing: {}", text());
+        *last = Some(Instant::now());
+    }
+}
+
+fn occupied(session: &Session) -> String {
+    format!(
+        "instance {} of boot {} holds epoch {} of it. If that is another machine with a copy of this one's disk, give \
+         one of them another host id. If it was an earlier boot of this machine, whose board or network cards were \
+         changed, it goes on once that session is fenced",
+        session.instance, session.boot_id, session.epoch
+    )
+}
+
+/// An error with its causes.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,173 @@
+//! What this host tells of itself in its beats: how much it carries, and what it has.
+//!
+//! Looked up now and then beside the beats, never for one: a pool whose storage hangs must not silence a host
+//! that lives.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plasmavmc_types::{BridgeName, Capacity, HostFacts, VmName, VmSpec, VmSpecFields};
+
+use super::prepare::Workshop;
+
+const KIB_PER_MIB: u64 = 1024;
+/// What stands in a beat is cut to this.
+const MAX_TEXT_BYTES: usize = 500;
+const MAX_LIST: usize = 64;
+/// Storage that does not say within this that it is there is not offered.
+const POOLS_WITHIN: Duration = Duration::from_secs(5);
+
+/// How the capacity of a host follows from its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CapacityRule {
+    /// How many vcpus each processor carries.
+    pub vcpus_per_cpu: u32,
+    /// Processors that are kept for the host itself.
+    pub reserve_vcpus: u32,
+    /// How much of the memory is given away; above 100, more than there is.
+    pub memory_percent: u32,
+    /// Memory that is kept for the host itself.
+    pub reserve_memory_mb: u64,
+}
+
+impl Default for CapacityRule {
+    fn default() -> Self {
+        Self {
+            vcpus_per_cpu: 16,
+            reserve_vcpus: 0,
+            memory_percent: 100,
+            reserve_memory_mb: 512,
+        }
+    }
+}
+
+impl CapacityRule {
+    /// At least one of each: a host with nothing to give may still tell of itself.
+    pub fn apply(self, cpus: u32, memory_mb: u64) -> Capacity {
+        let cpus = cpus.saturating_sub(self.reserve_vcpus);
+        let memory_mb = memory_mb.saturating_sub(self.reserve_memory_mb);
+        Capacity {
+            vcpus: cpus.saturating_mul(self.vcpus_per_cpu).max(1),
+            memory_mb: (memory_mb.saturating_mul(u64::from(self.memory_percent)) / 100).max(1),
+        }
+    }
+
+    /// For the host this runs on.
+    pub fn own(self) -> Capacity {
+        let cpus = std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX));
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        self.apply(cpus, memory_mb(&meminfo).unwrap_or(0))
+    }
+}
+
+fn memory_mb(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib / KIB_PER_MIB)
+}
+
+/// Looks it all up. `warnings` is what else a person should look at.
+pub async fn look(workshop: &Arc<Workshop>, warnings: &[String]) -> HostFacts {
+    let (pools, shared_pools, mut all_warnings) = look_at_pools(workshop).await;
+    all_warnings.extend(warnings.iter().cloned());
+    let accelerator = match usual_vm() {
+        Some(spec) => match workshop.accelerator_for(&spec).await {
+            Ok(verdict) => format!("{}: {}", verdict.accelerator, verdict.reason),
+            Err(error) => format!("none: {error}"),
+        },
+        None => String::new(),
+    };
+    HostFacts {
+        pools,
+        shared_pools,
+        bridges: bridges(Path::new("/sys/class/net")),
+        accelerator: cut(&accelerator),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        warnings: all_warnings.iter().take(MAX_LIST).map(|text| cut(text)).collect(),
+    }
+}
+
+type PoolsSeen = (
+    Vec<plasmavmc_types::PoolName>,
+    Vec<plasmavmc_types::PoolName>,
+    Vec<String>,
+);
+
+async fn look_at_pools(workshop: &Arc<Workshop>) -> PoolsSeen {
+    let looker = Arc::clone(workshop);
+    let look = tokio::task::spawn_blocking(move || looker.pools().present());
+    let Ok(Ok(present)) = tokio::time::timeout(POOLS_WITHIN, look).await else {
+        let text = format!(
+            "the storage of a pool does not answer within {} s: no pool is offered until it does",
+            POOLS_WITHIN.as_secs()
+        );
+        return (Vec::new(), Vec::new(), vec![text]);
+    };
+    let shared = present.iter().filter(|(_, is_shared)| *is_shared);
+    let shared = shared.map(|(name, _)| name.clone()).take(MAX_LIST).collect();
+    let pools = present.into_iter().map(|(name, _)| name).take(MAX_LIST).collect();
+    (pools, shared, Vec::new())
+}
+
+/// One with the default for everything, to ask the accelerator about.
+fn usual_vm() -> Option<VmSpec> {
+    VmSpec::new(VmSpecFields::new(VmName::new("usual").ok()?, 1, 64)).ok()
+}
+
+fn bridges(class_net: &Path) -> Vec<BridgeName> {
+    let interfaces = std::fs::read_dir(class_net).into_iter().flatten().flatten();
+    let bridges = interfaces.filter(|interface| interface.path().join("bridge").is_dir());
+    let names = bridges.filter_map(|bridge| BridgeName::new(bridge.file_name().into_string().ok()?).ok());
+    let mut names: Vec<BridgeName> = names.collect();
+    names.sort_unstable();
+    names.truncate(MAX_LIST);
+    names
+}
+
+fn cut(text: &str) -> String {
+    let mut end = text.len().min(MAX_TEXT_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capacity_follows_from_size_and_is_never_zero() {
+        let rule = CapacityRule {
+            vcpus_per_cpu: 4,
+            reserve_vcpus: 1,
+            memory_percent: 50,
+            reserve_memory_mb: 1000,
+        };
+        let check = |cpus, memory_mb, expected: (u32, u64)| {
+            let capacity = rule.apply(cpus, memory_mb);
+            assert_eq!((capacity.vcpus, capacity.memory_mb), expected);
+        };
+        check(8, 9000, (28, 4000));
+        check(1, 900, (1, 1));
+        assert_eq!(memory_mb("MemFree: 1 kB\nMemTotal:       2097152 kB\n"), Some(2048));
+        assert_eq!(memory_mb("what"), None);
+    }
+
+    #[test]
+    fn only_bridges_are_bridges() {
+        let net = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(net.path().join("br1/bridge")).unwrap();
+        std::fs::create_dir_all(net.path().join("br0/bridge")).unwrap();
+        std::fs::create_dir_all(net.path().join("eth0")).unwrap();
+        let names: Vec<String> = bridges(net.path()).iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["br0", "br1"]);
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(cut("short"), "short");
+        assert_eq!(cut(&"ä".repeat(300)).len(), MAX_TEXT_BYTES);
+    }
+}

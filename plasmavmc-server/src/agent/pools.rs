@@ -1,0 +1,98 @@
+//! Where the volumes of a pool lie on this host: a volume is a file of its own name in the pool's folder.
+//!
+//! Must never: follow a volume's name out of its pool (a [`Label`] has no slash and no dot to lead there).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use plasmavmc_kvm::argv::{Medium, PlacedImage};
+use plasmavmc_types::{DiskLocation, PoolName, VmSpec};
+
+/// A pool of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    pub folder: PathBuf,
+    /// The same folder on every host that has a pool of this name.
+    pub is_shared: bool,
+}
+
+/// The pools of this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pools(BTreeMap<PoolName, Pool>);
+
+impl Pools {
+    pub fn new(pools: BTreeMap<PoolName, Pool>) -> Self {
+        Self(pools)
+    }
+
+    /// Those that are there now, with their kind: a pool whose folder is gone is not offered. Touches the
+    /// pools, so it may hang with their storage.
+    pub fn present(&self) -> Vec<(PoolName, bool)> {
+        let present = self.0.iter().filter(|(_, pool)| pool.folder.is_dir());
+        present.map(|(name, pool)| (name.clone(), pool.is_shared)).collect()
+    }
+
+    /// Every volume that a VM names, with its path here. A pool that is not known here is left out: whoever
+    /// needs the volume says so, and names the field.
+    pub fn place(&self, spec: &VmSpec) -> Vec<PlacedImage> {
+        let disks = spec.disks.iter().flat_map(|disk| {
+            let backing = disk.backing.iter().map(|image| &image.location);
+            std::iter::once(&disk.location).chain(backing)
+        });
+        let images = spec.cdroms.iter().filter_map(|cdrom| cdrom.image.as_ref());
+        let locations: BTreeSet<&DiskLocation> = disks.chain(images).collect();
+        locations
+            .into_iter()
+            .filter_map(|location| self.find(location))
+            .collect()
+    }
+
+    fn find(&self, location: &DiskLocation) -> Option<PlacedImage> {
+        let DiskLocation::Volume { pool, volume } = location else {
+            return None;
+        };
+        Some(PlacedImage {
+            location: location.clone(),
+            path: self.0.get(pool)?.folder.join(volume.as_str()),
+            medium: Medium::File,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plasmavmc_types::{Disk, Label, VmName, VmSpecFields};
+
+    use super::*;
+
+    fn volume(pool: &str, volume: &str) -> DiskLocation {
+        DiskLocation::Volume {
+            pool: PoolName::new(pool).unwrap(),
+            volume: Label::new(volume).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_volume_is_a_file_in_the_folder_of_its_pool() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = PoolName::new("default").unwrap();
+        let away = PoolName::new("away").unwrap();
+        let at = |folder: &std::path::Path| Pool {
+            folder: folder.to_owned(),
+            is_shared: true,
+        };
+        let pools = Pools::new(BTreeMap::from([
+            (name.clone(), at(folder.path())),
+            (away, at(&folder.path().join("missing"))),
+        ]));
+        assert_eq!(pools.present(), [(name, true)]);
+        let mut fields = VmSpecFields::new(VmName::new("vm").unwrap(), 1, 64);
+        fields.disks = vec![
+            Disk::new(Label::new("root").unwrap(), volume("default", "root"), 8),
+            Disk::new(Label::new("data").unwrap(), volume("unknown", "data"), 8),
+        ];
+        let placed = pools.place(&VmSpec::new(fields).unwrap());
+        assert_eq!(placed.len(), 1);
+        assert_eq!(placed[0].path, folder.path().join("root"));
+    }
+}

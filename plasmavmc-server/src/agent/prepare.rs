@@ -1,0 +1,271 @@
+//! What a VM needs on this host before its QEMU is started: its images, its firmware's variables, its taps.
+//!
+//! ```text
+//!   spec --> pools say where --> missing volumes are made --> preflight: everything that is wrong, at once
+//!                                 (empty, or a linked clone)        --> firmware's variables --> plan
+//! ```
+//! Must never happen: a disk made over one that exists; a file outside of a pool made because a
+//! specification names it; a VM started although something about it was refused.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use plasmavmc_kvm::accel;
+use plasmavmc_kvm::argv::{HostFacts, Placed, UefiFirmwares, cpu_model};
+use plasmavmc_kvm::image::{ImageError, QemuImg, keep_uefi_vars};
+use plasmavmc_kvm::machine::{Host, MachineError, StartPlan};
+use plasmavmc_kvm::preflight::{self, HostFiles, Programs};
+use plasmavmc_kvm::refused::{Reason, Refused};
+use plasmavmc_types::{AttemptId, Disk, DiskLocation, Firmware, VmId, VmSpec};
+
+use super::AgentConfig;
+use super::failpoint;
+use super::pools::Pools;
+use super::taps::{TapsError, open_taps};
+
+/// What has to be known of a host to start VMs on it.
+#[derive(Debug)]
+pub struct Workshop {
+    pub kvm: Arc<Host>,
+    pub config: AgentConfig,
+    pools: Pools,
+    qemu_img: QemuImg,
+    uefi: UefiFirmwares,
+}
+
+/// Why a VM cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Somebody has to change something first: trying again changes nothing.
+    #[error("{}", sentence(.0))]
+    Refused(Vec<Refused>),
+    #[error(transparent)]
+    Accelerator(#[from] accel::Refusal),
+    #[error(transparent)]
+    Taps(#[from] TapsError),
+    #[error("its disks cannot be made ready: {0}")]
+    Image(ImageError),
+    #[error("the accelerator cannot be tried: {0}")]
+    Trial(#[from] accel::TrialError),
+    #[error(transparent)]
+    Machine(MachineError),
+}
+
+impl StartError {
+    /// Whether another try, with nothing changed, would end the same way.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Refused(refusals) => !refusals.iter().any(may_pass),
+            Self::Accelerator(_) => true,
+            Self::Taps(error) => error.is_final(),
+            Self::Image(_) | Self::Trial(_) => false,
+            Self::Machine(error) => matches!(error, MachineError::Refused(_) | MachineError::Invalid(_)),
+        }
+    }
+}
+
+/// A refusal that goes away by itself: another host's QEMU that is still ending, a server that is slow.
+fn may_pass(refused: &Refused) -> bool {
+    matches!(
+        refused.reason,
+        Reason::InUse { .. } | Reason::StorageHangs { .. } | Reason::ProgramFailed { .. }
+    )
+}
+
+impl From<ImageError> for StartError {
+    fn from(error: ImageError) -> Self {
+        match error {
+            ImageError::Refused(refused) => Self::Refused(vec![refused]),
+            other => Self::Image(other),
+        }
+    }
+}
+
+impl From<MachineError> for StartError {
+    fn from(error: MachineError) -> Self {
+        match error {
+            MachineError::Refused(refused) => Self::Refused(vec![refused]),
+            other => Self::Machine(other),
+        }
+    }
+}
+
+fn sentence(refusals: &[Refused]) -> String {
+    let texts: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+    texts.join(" ")
+}
+
+impl Workshop {
+    pub async fn open(kvm: Arc<Host>, config: AgentConfig) -> Result<Self, Refused> {
+        let qemu_img = QemuImg::find(config.qemu_img.as_deref()).await?;
+        Ok(Self {
+            pools: Pools::new(config.pools.clone()),
+            uefi: UefiFirmwares::installed(),
+            kvm,
+            config,
+            qemu_img,
+        })
+    }
+
+    pub fn pools(&self) -> &Pools {
+        &self.pools
+    }
+
+    /// Which accelerator this host has for a VM of the usual kind, with the reason.
+    pub async fn accelerator_for(&self, spec: &VmSpec) -> Result<accel::Verdict, StartError> {
+        let kvm = plasmavmc_kvm::argv::Accelerator::Kvm;
+        let question = accel::Question {
+            program: self.kvm.qemu.program(),
+            machine: spec.machine.as_str(),
+            cpu: cpu_model(spec, kvm),
+        };
+        let memory = self.config.state.join("accelerator.json");
+        match accel::probe(self.config.accelerator, question, &memory).await {
+            Ok(verdict) => Ok(verdict),
+            Err(accel::AccelError::Refused(refused)) => Err(refused.into()),
+            Err(accel::AccelError::Trial(error)) => Err(error.into()),
+        }
+    }
+
+    /// Makes ready what the VM needs. Nothing runs yet.
+    pub async fn plan(&self, id: VmId, attempt: AttemptId, spec: &VmSpec) -> Result<StartPlan, StartError> {
+        let facts = HostFacts {
+            qemu: self.kvm.qemu.version(),
+            accelerator: self.accelerator_for(spec).await?.accelerator,
+            uefi: self.uefi.clone(),
+        };
+        let mut placed = Placed {
+            images: self.pools.place(spec),
+            ..Placed::default()
+        };
+        self.make_missing_disks(spec, &facts, &placed).await?;
+        placed.images = self.check(spec, &facts, &placed).await?;
+        if let Firmware::Uefi { secure_boot } = spec.firmware
+            && let Some(firmware) = self.uefi.for_boot(secure_boot)
+        {
+            let copy = self.uefi_vars_of(id);
+            make_folder(&copy)?;
+            keep_uefi_vars(firmware, &copy).await?;
+            placed.uefi_vars = Some(copy);
+        }
+        let taps = open_taps(spec, id, &self.config.networks)?;
+        Ok(StartPlan {
+            id,
+            attempt,
+            spec: spec.clone(),
+            facts,
+            placed,
+            taps,
+        })
+    }
+
+    async fn check(
+        &self,
+        spec: &VmSpec,
+        facts: &HostFacts,
+        placed: &Placed,
+    ) -> Result<Vec<plasmavmc_kvm::argv::PlacedImage>, StartError> {
+        let programs = Programs {
+            qemu: &self.kvm.qemu,
+            qemu_img: &self.qemu_img,
+        };
+        let checked = preflight::check(spec, programs, facts, HostFiles::own(), placed).await;
+        checked.map_err(StartError::Refused)
+    }
+
+    /// Makes the volumes that are not there yet, once nothing else speaks against the VM.
+    async fn make_missing_disks(&self, spec: &VmSpec, facts: &HostFacts, placed: &Placed) -> Result<(), StartError> {
+        let mut missing: Vec<(usize, &Disk)> = Vec::new();
+        for (index, disk) in spec.disks.iter().enumerate() {
+            if is_volume(disk) && self.is_missing(disk, placed) {
+                missing.push((index, disk));
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let rest = spec.edit(|fields| {
+            fields
+                .boot_order
+                .retain(|name| !missing.iter().any(|(_, disk)| disk.name == *name));
+            fields
+                .disks
+                .retain(|disk| !missing.iter().any(|(_, gone)| gone.name == disk.name));
+        });
+        let rest = rest.map_err(|invalid| StartError::Machine(MachineError::Invalid(invalid)))?;
+        self.check(&rest, facts, placed).await?;
+        for (index, disk) in missing {
+            failpoint::DISK.around(self.make_disk(index, disk, placed)).await?;
+        }
+        Ok(())
+    }
+
+    fn is_missing(&self, disk: &Disk, placed: &Placed) -> bool {
+        let found = placed.images.iter().find(|image| image.location == disk.location);
+        found.is_some_and(|image| {
+            let look = image.path.symlink_metadata();
+            matches!(look, Err(error) if error.kind() == std::io::ErrorKind::NotFound)
+        })
+    }
+
+    async fn make_disk(&self, index: usize, disk: &Disk, placed: &Placed) -> Result<(), StartError> {
+        let field = format!("disks[{index}]");
+        let location = format!("{field}.location");
+        let (path, _) = placed
+            .resolve(&location, &disk.location)
+            .map_err(|refused| StartError::Refused(vec![refused]))?;
+        let made = match disk.backing.first() {
+            Some(image) => {
+                let below = format!("{field}.backing[0].location");
+                let (base, _) = placed
+                    .resolve(&below, &image.location)
+                    .map_err(|refused| StartError::Refused(vec![refused]))?;
+                let base = (base, image.format);
+                self.qemu_img
+                    .clone_linked(&location, path, base, Some(disk.size_mb))
+                    .await
+            }
+            None => self.qemu_img.create(&location, path, disk.format, disk.size_mb).await,
+        };
+        match made {
+            // Another attempt was faster; preflight sees whether it is the right one.
+            Err(ImageError::Refused(Refused {
+                reason: Reason::Exists { .. },
+                ..
+            })) => Ok(()),
+            made => Ok(made?),
+        }
+    }
+
+    /// The VM's own copy of its firmware's variables. It holds the guest's boot entries, so it outlives each
+    /// start; a VM that was deleted leaves none behind.
+    pub fn uefi_vars_of(&self, id: VmId) -> PathBuf {
+        self.config.state.join("uefi").join(format!("{id}.fd"))
+    }
+
+    /// Removes what was kept for a VM besides its disks.
+    pub fn forget(&self, id: VmId) {
+        let vars = self.uefi_vars_of(id);
+        match std::fs::remove_file(&vars) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(file = %vars.display(), %error, "the variables of a deleted VM stay behind");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_volume(disk: &Disk) -> bool {
+    matches!(disk.location, DiskLocation::Volume { .. }) && !disk.read_only
+}
+
+fn make_folder(file: &Path) -> Result<(), StartError> {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(folder).map_err(|source| {
+        StartError::Image(ImageError::Io {
+            what: "create",
+            path: folder.to_owned(),
+            source,
+        })
+    })
+}

@@ -1,0 +1,127 @@
+//! Orders to machines that run: stop, reboot, reset, pause, resume.
+//!
+//! ```text
+//!   stop:  gate (the agent answers now) --> power off is written --> the guest is asked --> gone
+//!             | silent: nothing changed        | raced: no outcome, look again
+//! ```
+//! Must never happen: a graceful stop begun with an agent that has not just answered; an order that goes on for
+//! longer than its deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chainfire::kv::Kv;
+use plasmavmc_core::code::Code;
+use plasmavmc_core::reconcile::{Gate, Order, Ordered, Outcome};
+use plasmavmc_kvm::machine::{Machine, MachineError};
+use plasmavmc_types::{AgentPolicy, OperationError};
+use tokio::time::Instant;
+
+use crate::agent::beat::chain;
+use crate::agent::clock::wall_ms;
+use crate::agent::failpoint;
+use crate::store::{Write, WriteError};
+
+/// For an agent that is well.
+const AGENT: Duration = Duration::from_secs(3);
+/// The least that an order is given: its deadline may have been set by another host's clock.
+const LEAST: Duration = Duration::from_secs(2);
+/// Between two questions to a guest that may be on its way down.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// What an order is carried out with.
+pub struct Hands {
+    pub kv: Arc<dyn Kv>,
+    pub machine: Machine,
+    /// As it is wanted now, which may differ from when the VM was started.
+    pub policy: AgentPolicy,
+}
+
+/// Carries out an order. Without an outcome, what is stored and what is here say how it went.
+pub async fn carry_out(hands: Hands, ordered: Ordered) -> Option<Outcome> {
+    let left = Duration::from_millis(ordered.deadline_ms.saturating_sub(wall_ms())).max(LEAST);
+    let until = Instant::now() + left;
+    let machine = &hands.machine;
+    let result = match ordered.order {
+        Order::Stop { gate, passed } => match pass_gate(&hands, gate).await {
+            Err(error) => Err(error),
+            Ok(()) => {
+                if let Some(change) = passed
+                    && !write_passed(&hands, &change).await
+                {
+                    return None;
+                }
+                failpoint::STOP.around(stop(machine, gate, until)).await
+            }
+        },
+        Order::Reboot => failpoint::REBOOT.around(machine.reboot(left)).await,
+        Order::Reset => failpoint::RESET.around(machine.reset()).await,
+        Order::Pause => failpoint::PAUSE.around(machine.pause()).await,
+        Order::Resume => failpoint::RESUME.around(machine.resume()).await,
+    };
+    if result.is_err() && machine.state().borrow().phase.is_gone() {
+        return None;
+    }
+    Some(Outcome {
+        operation: ordered.operation,
+        result: result.map_err(|error| failure_of(&error)),
+    })
+}
+
+async fn pass_gate(hands: &Hands, gate: Gate) -> Result<(), MachineError> {
+    if gate == Gate::Passed || hands.policy != AgentPolicy::Required {
+        return Ok(());
+    }
+    let health = hands.machine.agent().health(AGENT).await;
+    health.map(drop).map_err(|source| MachineError::AgentSilent {
+        action: plasmavmc_kvm::machine::Action::Stop,
+        source,
+    })
+}
+
+/// Whether it is certain that the change was made.
+async fn write_passed(hands: &Hands, change: &plasmavmc_core::change::Change) -> bool {
+    match failpoint::POWER.around(Write::of(change, 0).commit(&*hands.kv)).await {
+        Ok(_) => true,
+        Err(WriteError::Raced) => false,
+        Err(error) => {
+            tracing::warn!(vm = %hands.machine.key().vm, error = %chain(&error), "a stop is not begun");
+            false
+        }
+    }
+}
+
+/// A guest whose agent answered a server before this one may be on its way down: its silence is waited out.
+async fn stop(machine: &Machine, gate: Gate, until: Instant) -> Result<(), MachineError> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match machine.stop(left).await {
+            Err(MachineError::AgentSilent { .. }) if gate == Gate::Passed && !left.is_zero() => {
+                let mut state = machine.state();
+                let gone = state.wait_for(|state| state.phase.is_gone());
+                if matches!(tokio::time::timeout(ASK_AGAIN.min(left), gone).await, Ok(Ok(_))) {
+                    return Ok(());
+                }
+            }
+            Err(MachineError::AgentSilent { .. }) if gate == Gate::Passed => {
+                return Err(MachineError::DidNotPowerOff { within: left });
+            }
+            done => return done,
+        }
+    }
+}
+
+fn failure_of(error: &MachineError) -> OperationError {
+    let (code, reason) = match error {
+        MachineError::AgentSilent { .. } => (Code::FailedPrecondition, "AGENT_SILENT"),
+        MachineError::DidNotPowerOff { .. } => (Code::DeadlineExceeded, "GUEST_DID_NOT_POWER_OFF"),
+        MachineError::NotNow { .. } => (Code::FailedPrecondition, "NOT_POSSIBLE_NOW"),
+        MachineError::Busy { .. } => (Code::Aborted, "VM_BUSY"),
+        MachineError::Overtaken { .. } => (Code::Aborted, "OVERTAKEN"),
+        MachineError::NotDying { .. } => (Code::Internal, "PROCESS_DOES_NOT_END"),
+        MachineError::Closed => (Code::Aborted, "SERVER_STOPPING"),
+        MachineError::Agent(_) => (Code::Unavailable, "AGENT_FAILED"),
+        _ => (Code::Internal, "QEMU_FAILED"),
+    };
+    code.error(reason, chain(error))
+}

@@ -1,0 +1,220 @@
+//! `plasmavmc.EventService`: what happens, as it happens. core::events puts changes into words.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use plasmavmc_core::events::{self, Changed};
+use plasmavmc_core::view::ClusterView;
+use plasmavmc_proto::api;
+use plasmavmc_proto::api::WatchEventsRequest;
+use plasmavmc_proto::api::event_service_server::EventService;
+use plasmavmc_types::{HostId, VmId};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::backend::{Backend, wall_clock_ms};
+use super::error::ApiError;
+use super::{Api, find_host, find_vm, history};
+use crate::store::{Change, Changes, ChangesError, ParsedKey, StoredValue};
+
+/// Events that a slow client may lag behind by.
+const QUEUE: usize = 1024;
+/// A client that takes nothing for so long has gone away.
+const SEND_WITHIN: Duration = Duration::from_secs(30);
+
+type Outcome = Result<api::Event, Status>;
+
+pub(super) async fn watch(backend: Backend, request: WatchEventsRequest) -> Result<mpsc::Receiver<Outcome>, ApiError> {
+    let permit = backend.watch_permit()?;
+    backend.catch_up().await?;
+    let (asked, changes) = backend.mirror.follow(|view| {
+        let vm = match request.vm.as_str() {
+            "" => None,
+            vm => Some(find_vm(view, vm)?),
+        };
+        let host = match request.host.as_str() {
+            "" => None,
+            host => Some(find_host(view, host)?),
+        };
+        Ok::<_, ApiError>((view.revision, vm, host))
+    });
+    let (revision, vm, host) = asked?;
+    let past = match request.from_revision {
+        0 => Vec::new(),
+        from => history::between(&backend, from, revision).await?,
+    };
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let teller = Teller {
+        backend,
+        vm,
+        host,
+        sender,
+        _permit: permit,
+    };
+    tokio::spawn(teller.run(past, changes));
+    Ok(receiver)
+}
+
+struct Teller {
+    backend: Backend,
+    vm: Option<VmId>,
+    host: Option<HostId>,
+    sender: mpsc::Sender<Outcome>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The client has gone, or does not read.
+struct Gone;
+
+impl Teller {
+    async fn run(self, past: Vec<Change>, changes: Changes) {
+        let error = tokio::select! {
+            () = self.sender.closed() => return,
+            () = self.backend.stop.cancelled() => ApiError::Stopping,
+            ended = self.stream(past, changes) => match ended {
+                Ok(error) => error,
+                Err(Gone) => return,
+            },
+        };
+        // A client that is gone needs no reason.
+        let _ = self.sender.try_send(Err(error.into()));
+    }
+
+    async fn stream(&self, past: Vec<Change>, mut changes: Changes) -> Result<ApiError, Gone> {
+        self.tell(&past).await?;
+        loop {
+            match changes.next().await {
+                Ok(batch) => self.tell(&batch).await?,
+                Err(ChangesError::Lagged { .. }) => return Ok(ApiError::FellBehind),
+                Err(ChangesError::Stopped) => return Ok(ApiError::Stopping),
+            }
+        }
+    }
+
+    async fn tell(&self, changes: &[Change]) -> Result<(), Gone> {
+        let told = self.backend.mirror.read(|view| {
+            let told = changes.iter().filter_map(|change| self.event(view, change));
+            told.collect::<Vec<_>>()
+        });
+        for event in told {
+            self.sender
+                .send_timeout(Ok(event), SEND_WITHIN)
+                .await
+                .map_err(|_| Gone)?;
+        }
+        Ok(())
+    }
+
+    fn event(&self, view: &ClusterView, change: &Change) -> Option<api::Event> {
+        let event = events::of(view, changed(change)?)?;
+        let is_meant =
+            self.vm.is_none_or(|vm| event.vm == Some(vm)) && self.host.is_none_or(|host| event.host == Some(host));
+        is_meant.then(|| api::Event {
+            revision: change.revision,
+            at_ms: at_ms(change),
+            kind: event.kind.to_owned(),
+            vm_id: event.vm.map(|vm| vm.to_string()).unwrap_or_default(),
+            vm_name: name_of(view, change, event.vm),
+            host: event.host.map(|host| view.host_name(host)).unwrap_or_default(),
+            text: event.text,
+            operation: event.operation.map(|id| id.to_string()).unwrap_or_default(),
+        })
+    }
+}
+
+/// A VM that is gone is still called what it was.
+fn name_of(view: &ClusterView, change: &Change, vm: Option<VmId>) -> String {
+    let Some(vm) = vm else {
+        return String::new();
+    };
+    match change.after.as_ref().or(change.before.as_ref()) {
+        Some(StoredValue::VmRecord(record)) => record.spec().name.to_string(),
+        Some(StoredValue::Operation(operation)) => operation.vm_name.to_string(),
+        _ => view
+            .vms
+            .get(&vm)
+            .and_then(|vm| vm.name())
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+    }
+}
+
+/// When it happened, as whoever wrote it says; else now.
+fn at_ms(change: &Change) -> u64 {
+    let written = match (&change.before, &change.after) {
+        (None, Some(StoredValue::VmRecord(record))) => record.created_at_ms(),
+        (_, Some(StoredValue::Operation(operation))) => operation.updated_at_ms,
+        (_, Some(StoredValue::Decision(decision))) => decision.at_ms,
+        (_, Some(StoredValue::Status(status))) => status.since_ms,
+        _ => 0,
+    };
+    match written {
+        0 => wall_clock_ms(),
+        written => written,
+    }
+}
+
+macro_rules! both {
+    ($kind:ident, $change:ident) => {{
+        (
+            match &$change.before {
+                Some(StoredValue::$kind(value)) => Some(value),
+                _ => None,
+            },
+            match &$change.after {
+                Some(StoredValue::$kind(value)) => Some(value),
+                _ => None,
+            },
+        )
+    }};
+}
+
+/// The change as core::events reads it; `None`: nobody wants to hear of it, or it cannot be read.
+fn changed(change: &Change) -> Option<Changed<'_>> {
+    if change.is_unreadable {
+        return None;
+    }
+    Some(match &change.key {
+        ParsedKey::VmRecord(vm) => {
+            let (before, after) = both!(VmRecord, change);
+            Changed::VmRecord(*vm, before, after)
+        }
+        ParsedKey::Placement(vm) => {
+            let (before, after) = both!(Placement, change);
+            Changed::Placement(*vm, before, after)
+        }
+        ParsedKey::Status(vm) => {
+            let (before, after) = both!(Status, change);
+            Changed::Status(*vm, before, after)
+        }
+        ParsedKey::HostRecord(host) => {
+            let (before, after) = both!(HostRecord, change);
+            Changed::HostRecord(*host, before, after)
+        }
+        ParsedKey::Session(host) => {
+            let (before, after) = both!(Session, change);
+            Changed::Session(*host, before, after)
+        }
+        ParsedKey::Operation(id) => {
+            let (before, after) = both!(Operation, change);
+            Changed::Operation(*id, before, after)
+        }
+        ParsedKey::Decision(_) => Changed::Decision(both!(Decision, change).1),
+        _ => return None,
+    })
+}
+
+#[tonic::async_trait]
+impl EventService for Api {
+    type WatchEventsStream = BoxStream<'static, Outcome>;
+
+    async fn watch_events(
+        &self,
+        request: Request<WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let events = watch(self.backend()?, request.into_inner()).await?;
+        Ok(Response::new(ReceiverStream::new(events).boxed()))
+    }
+}

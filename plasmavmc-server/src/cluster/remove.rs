@@ -1,0 +1,103 @@
+//! Taking a host out of the cluster: its vote first, then all that is stored of it.
+//!
+//! Must never: take out a host that may run a VM, or one that goes on as if it belonged here.
+
+use chainfire::service::ClusterService as MemberService;
+use plasmavmc_core::view::{ClusterView, Heard};
+use plasmavmc_core::visible::{self, HostState};
+use plasmavmc_types::{HostId, HostRecord};
+
+use crate::api::{ApiError, ClusterError, Place, find_host};
+use crate::store::{Write, keys};
+
+/// VMs that a refusal names.
+const NAMED: usize = 5;
+
+pub async fn remove(place: &Place, host: &str, is_dead: bool) -> Result<(), ApiError> {
+    let backend = &place.backend;
+    backend.catch_up().await?;
+    let (id, record) = backend.look(|view, heard| removable(view, heard, backend.host, host, is_dead))?;
+    let address = record.cluster_address().map(ToString::to_string).unwrap_or_default();
+    remove_member(place, &address).await?;
+    let write = backend.mirror.read(|view| {
+        let known = view.hosts.get(&id).cloned().unwrap_or_default();
+        Write::new()
+            .expect_seen(keys::host_record(id), known.record.as_ref())
+            .expect_seen(keys::session(id), known.session.as_ref())
+            .delete(keys::host_record(id))
+            .delete(keys::session(id))
+            .delete(keys::beat(id))
+    });
+    let committed = write.commit(&*backend.kv).await?;
+    backend.reached(committed.revision).await?;
+    tracing::info!(host = %record.name(), %id, "removed from the cluster");
+    Ok(())
+}
+
+fn removable(
+    view: &ClusterView,
+    heard: &Heard,
+    own: HostId,
+    host: &str,
+    is_dead: bool,
+) -> Result<(HostId, HostRecord), ApiError> {
+    let id = find_host(view, host)?;
+    let record = view.hosts.get(&id).and_then(|host| host.record.as_ref());
+    let record = record
+        .ok_or_else(|| ApiError::HostNotFound(host.to_owned()))?
+        .value
+        .clone();
+    let host = record.name().to_string();
+    if id == own {
+        return Err(ClusterError::HostIsMe { host }.into());
+    }
+    let placed: Vec<String> = view
+        .vms
+        .iter()
+        .filter(|(_, vm)| {
+            vm.placement
+                .as_ref()
+                .is_some_and(|placement| placement.value.host == id)
+        })
+        .map(|(vm, _)| view.vm_name(*vm))
+        .collect();
+    let state = visible::host(view, heard, id).state;
+    if !placed.is_empty() {
+        let more = placed.len().saturating_sub(NAMED);
+        let mut vms = placed[..placed.len().min(NAMED)].join(", ");
+        if more > 0 {
+            vms = format!("{vms} and {more} more");
+        }
+        let remedy = match state {
+            HostState::Alive => "stop them and drain the host, or delete them, first",
+            _ => "bring the host back, so that it can say what became of them",
+        };
+        return Err(ClusterError::HostHasVms { host, vms, remedy }.into());
+    }
+    match (state, is_dead) {
+        (HostState::Alive, _) => Err(ClusterError::HostAlive { host }.into()),
+        (HostState::Silent, false) => Err(ClusterError::HostSilent { host }.into()),
+        _ => Ok((id, record)),
+    }
+}
+
+/// The member of the store at this address, if there is one.
+async fn remove_member(place: &Place, address: &str) -> Result<(), ApiError> {
+    use chainfire::proto::cluster_server::Cluster as _;
+    let service = MemberService::new(place.node.clone());
+    let refused = |status: tonic::Status| {
+        let reason = status.message().to_owned();
+        ApiError::from(ClusterError::Membership { reason })
+    };
+    let list = tonic::Request::new(chainfire::proto::MemberListRequest {});
+    let members = service.member_list(list).await.map_err(refused)?.into_inner().members;
+    let Some(member) = members.into_iter().find(|member| member.address == address) else {
+        return Ok(());
+    };
+    let request = chainfire::proto::MemberRemoveRequest { member_id: member.id };
+    service
+        .member_remove(tonic::Request::new(request))
+        .await
+        .map_err(refused)?;
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! How the cluster is, and what a person should look at.
+
+use std::time::Duration;
+
+use chainfire::kv::Consistency;
+use chainfire::service::ClusterService as MemberService;
+use chainfire::wire::CallKind;
+use plasmavmc_core::view::{ClusterView, Heard, HostView};
+use plasmavmc_core::visible::{self, HostState};
+use plasmavmc_proto::api::{ClusterMember, ClusterStatus};
+use plasmavmc_types::{HostMode, VmState};
+
+use crate::api::{ApiError, Place};
+use crate::store::keys;
+
+/// A quorum that takes longer is none for whoever waits.
+const QUORUM_WITHIN: Duration = Duration::from_secs(2);
+/// Above this, elections come near what hosts wait before they freeze.
+const SLOW_COMMIT_MS: f64 = 250.0;
+
+pub async fn status(place: &Place) -> Result<ClusterStatus, ApiError> {
+    use chainfire::proto::cluster_server::Cluster as _;
+    let backend = &place.backend;
+    let confirmed = backend.kv.get(keys::config(), Consistency::Linearizable);
+    let has_quorum = match tokio::time::timeout(QUORUM_WITHIN, confirmed).await {
+        Ok(Ok(answer)) => backend.reached(answer.revision).await.is_ok(),
+        Ok(Err(_)) | Err(_) => false,
+    };
+    let request = tonic::Request::new(chainfire::proto::StatusRequest {});
+    let store = MemberService::new(place.node.clone())
+        .status(request)
+        .await
+        .map_err(|status| chainfire::wire::error_from_status(&status, CallKind::Read))?
+        .into_inner();
+    let commit_latency_ms = place.commits.average_ms();
+    let mut status = backend.look(|view, heard| {
+        let mut status = of_view(view, heard);
+        status.members = members(view, heard, &store);
+        let leader = status.members.iter().find(|member| member.role == "leader");
+        status.leader = leader.map(|member| member.name.clone()).unwrap_or_default();
+        status.answered_by = view.host_name(backend.host);
+        status
+    });
+    status.cluster_id = store.cluster_id;
+    status.term = store.term;
+    status.has_quorum = has_quorum;
+    status.version = env!("CARGO_PKG_VERSION").to_owned();
+    status.commit_latency_ms = commit_latency_ms;
+    let mut warnings = store_warnings(&status, &store.problem, &store.repaired);
+    warnings.append(&mut status.warnings);
+    let unreadable = backend.mirror.unreadable();
+    warnings.extend(unreadable.iter().map(|value| {
+        format!(
+            "what is stored under {} cannot be read by this version: {}",
+            value.key, value.problem
+        )
+    }));
+    status.warnings = warnings;
+    Ok(status)
+}
+
+fn of_view(view: &ClusterView, heard: &Heard) -> ClusterStatus {
+    let mut warnings = Vec::new();
+    let mut hosts_alive = 0;
+    for (id, host) in known_hosts(view) {
+        let shown = visible::host(view, heard, *id);
+        let name = view.host_name(*id);
+        match shown.state {
+            HostState::Alive => hosts_alive += 1,
+            HostState::New => warnings.push(format!("host {name} has not reported for duty yet")),
+            HostState::Silent | HostState::Fenced if shown.mode == HostMode::Maintenance => {}
+            HostState::Silent | HostState::Fenced => warnings.push(format!("host {name}: {}", shown.reason)),
+        }
+        let facts = host.beat.iter().flat_map(|beat| &beat.value.facts.warnings);
+        warnings.extend(facts.map(|warning| format!("host {name}: {warning}")));
+    }
+    let vms: Vec<_> = view.vms.iter().filter(|(_, vm)| vm.record.is_some()).collect();
+    let shown = vms.iter().map(|(id, _)| visible::vm(view, heard, **id).state);
+    ClusterStatus {
+        hosts_alive,
+        hosts: number(known_hosts(view).count()),
+        vms: number(vms.len()),
+        vms_running: number(shown.filter(|state| *state == VmState::Running).count()),
+        revision: view.revision,
+        warnings,
+        ..ClusterStatus::default()
+    }
+}
+
+fn known_hosts(view: &ClusterView) -> impl Iterator<Item = (&plasmavmc_types::HostId, &HostView)> {
+    view.hosts.iter().filter(|(_, host)| host.record.is_some())
+}
+
+fn members(view: &ClusterView, heard: &Heard, store: &chainfire::proto::StatusResponse) -> Vec<ClusterMember> {
+    let own = store.member.as_ref().map_or(0, |member| member.id);
+    let is_heard = |address: &str| {
+        known_hosts(view).any(|(id, host)| {
+            let own = host.record.as_ref().and_then(|record| record.value.cluster_address());
+            own.is_some_and(|own| own.as_str() == address) && visible::host(view, heard, *id).state == HostState::Alive
+        })
+    };
+    let role = |member: &chainfire::proto::Member| match member.id == store.leader_id {
+        true => "leader",
+        false if member.voter => "voter",
+        false => "learner",
+    };
+    store
+        .members
+        .iter()
+        .map(|member| ClusterMember {
+            id: member.id,
+            name: member.name.clone(),
+            address: member.address.clone(),
+            role: role(member).to_owned(),
+            is_reachable: member.id == own || is_heard(&member.address),
+        })
+        .collect()
+}
+
+fn store_warnings(status: &ClusterStatus, problem: &str, repaired: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let voters: Vec<_> = status
+        .members
+        .iter()
+        .filter(|member| member.role != "learner")
+        .collect();
+    let reachable = voters.iter().filter(|member| member.is_reachable).count();
+    let needed = voters.len() / 2 + 1;
+    if !status.has_quorum {
+        warnings.push(format!(
+            "no quorum: nothing can be changed until {needed} of the {} voters run and reach each other ({})",
+            voters.len(),
+            if problem.is_empty() {
+                "no answer in time"
+            } else {
+                problem
+            }
+        ));
+    } else if voters.len() > 1 && reachable == needed {
+        warnings.push(format!(
+            "{reachable} of {} voters answer, as few as may: one more lost, and nothing can be changed",
+            voters.len()
+        ));
+    }
+    if voters.len() % 2 == 0 && !voters.is_empty() {
+        warnings.push(format!(
+            "{} voters bear the loss of no more than {} do: add a host, or remove one",
+            voters.len(),
+            voters.len() - 1
+        ));
+    }
+    if status.commit_latency_ms > SLOW_COMMIT_MS {
+        warnings.push(format!(
+            "a change takes {:.0} ms to commit: the disks or the network of the voters are too slow",
+            status.commit_latency_ms
+        ));
+    }
+    if !repaired.is_empty() {
+        warnings.push(format!(
+            "this server's copy of the store was rebuilt when it started: {repaired}"
+        ));
+    }
+    warnings
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn voter(id: u64, is_reachable: bool) -> ClusterMember {
+        ClusterMember {
+            id,
+            is_reachable,
+            role: "voter".to_owned(),
+            ..ClusterMember::default()
+        }
+    }
+
+    fn check(reachable: &[bool], has_quorum: bool, expected: &[&str]) {
+        let members = reachable.iter().zip(1..).map(|(reachable, id)| voter(id, *reachable));
+        let status = ClusterStatus {
+            members: members.collect(),
+            has_quorum,
+            ..ClusterStatus::default()
+        };
+        let warnings = store_warnings(&status, "", "");
+        assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
+        for (warning, part) in warnings.iter().zip(expected) {
+            assert!(warning.contains(part), "{warning}");
+        }
+    }
+
+    #[test]
+    fn a_person_is_told_what_cannot_be_lost() {
+        check(&[true], true, &[]);
+        check(&[true, true, true], true, &[]);
+        check(&[true, true, false], true, &["2 of 3 voters answer"]);
+        check(&[true, false, false], false, &["no quorum"]);
+        check(&[true, true], true, &["2 of 2 voters answer", "2 voters bear"]);
+        check(&[true; 4], true, &["4 voters bear the loss of no more than 3"]);
+    }
+}

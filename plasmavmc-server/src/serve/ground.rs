@@ -1,0 +1,80 @@
+//! What has to be there before anything runs: folders, the claim to them, enough descriptors.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::Config;
+
+#[derive(Debug, thiserror::Error)]
+pub enum GroundError {
+    #[error("cannot make or open {path}")]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is in use by another server: stop it, or give this one a folder of its own with --dir")]
+    InUse { path: PathBuf },
+}
+
+/// The claim of this process to its folders. The system drops it with the process.
+#[derive(Debug)]
+pub struct Claim {
+    _lock: File,
+}
+
+/// Makes the folders and takes them.
+pub fn prepare(config: &Config) -> Result<Claim, GroundError> {
+    let folders = &config.folders;
+    for folder in [&folders.state, &folders.run, &folders.vms] {
+        make(folder)?;
+    }
+    // The folder of a pool that was named is somebody else's: a mount that is missing must be noticed.
+    let own = config.pools.iter().filter(|pool| pool.path.starts_with(&folders.state));
+    for pool in own {
+        make(&pool.path)?;
+    }
+    claim(&folders.state.join("server.lock"))
+}
+
+fn make(folder: &Path) -> Result<(), GroundError> {
+    std::fs::create_dir_all(folder).map_err(|source| GroundError::Io {
+        path: folder.to_owned(),
+        source,
+    })
+}
+
+fn claim(path: &Path) -> Result<Claim, GroundError> {
+    let context = |source| GroundError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(context)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Claim { _lock: file }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(GroundError::InUse { path: path.to_owned() }),
+        Err(errno) => Err(context(errno.into())),
+    }
+}
+
+/// About eight descriptors a VM, and one a client: the usual 1024 do not go far. The guard gives QEMUs limits
+/// of their own.
+pub fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, current = ?limit.current, "the limit of open files cannot be raised");
+    }
+}
