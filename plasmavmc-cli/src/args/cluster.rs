@@ -1,0 +1,107 @@
+//! `plasmavmc host` and `plasmavmc cluster`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::words::parse_duration;
+
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// Show all hosts
+    #[command(visible_alias = "ls", after_help = "Example:\n  plasmavmc host list")]
+    List {
+        /// Answer from what the asked server knows, even if it is cut off
+        #[arg(long)]
+        stale: bool,
+    },
+    /// Show one host
+    #[command(after_help = "Example:\n  plasmavmc host get h1")]
+    Get {
+        /// By id or name
+        #[arg(value_parser = parse_host)]
+        host: String,
+    },
+    /// Place nothing new here, and move stopped VMs away
+    #[command(after_help = "Examples:\n  plasmavmc host drain h1\n  plasmavmc host drain h1 --maintenance")]
+    Drain {
+        /// By id or name
+        #[arg(value_parser = parse_host)]
+        host: String,
+        /// Stay in maintenance once it is empty
+        #[arg(long)]
+        maintenance: bool,
+    },
+    /// Place VMs here again
+    #[command(after_help = "Example:\n  plasmavmc host activate h1")]
+    Activate {
+        /// By id or name
+        #[arg(value_parser = parse_host)]
+        host: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Found a cluster of one host
+    #[command(after_help = "Example:\n  plasmavmc --server 10.0.0.1:50051 cluster init")]
+    Init,
+    /// Make a host part of a cluster
+    #[command(
+        after_help = "Example:\n  plasmavmc --server 10.0.0.2:50051 cluster join --via 10.0.0.1:50051 --token TOKEN"
+    )]
+    Join(JoinArgs),
+    /// Make a token that lets a host join
+    #[command(after_help = "Examples:\n  plasmavmc cluster token\n  plasmavmc cluster token --valid 10m --uses 2 -q")]
+    Token(TokenArgs),
+    /// How the cluster is
+    #[command(after_help = "Example:\n  plasmavmc cluster status")]
+    Status,
+    /// Who takes part in its decisions
+    #[command(after_help = "Example:\n  plasmavmc cluster members")]
+    Members,
+    /// Take a host out that runs nothing
+    #[command(after_help = "Examples:\n  plasmavmc cluster remove h3\n  plasmavmc cluster remove h3 --dead")]
+    Remove(RemoveArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// Servers that are in the cluster already
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', required = true)]
+    pub via: Vec<String>,
+    /// What `plasmavmc cluster token` printed there; - reads it from standard input
+    #[arg(long, env = "PLASMAVMC_JOIN_TOKEN", hide_env_values = true)]
+    pub token: String,
+}
+
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// How long it is good for
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1h")]
+    pub valid: Duration,
+    /// How many hosts may use it
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub uses: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// By id or name
+    #[arg(value_parser = parse_host)]
+    pub host: String,
+    /// It is off and will never come back
+    #[arg(long)]
+    pub dead: bool,
+    /// Do not ask on a terminal
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+fn parse_host(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        Err("no host is named: give an id or a name".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}

@@ -1,0 +1,62 @@
+//! The cluster and its members.
+
+use plasmavmc_proto::api::{ClusterMember, ClusterStatus};
+
+use super::detail::Detail;
+use super::table::{Cell, Table, Tone};
+
+pub fn status_text(status: &ClusterStatus, colours: bool) -> String {
+    let mut detail = Detail::new();
+    detail.line("cluster", &status.cluster_id);
+    let quorum = if status.has_quorum {
+        "yes: changes are possible"
+    } else {
+        "NO: nothing can be changed until a majority of the members reach each other"
+    };
+    let leader = if status.leader.is_empty() {
+        "none"
+    } else {
+        status.leader.as_str()
+    };
+    detail
+        .line("quorum", quorum)
+        .line("leader", format!("{leader} (term {})", status.term));
+    detail.line("hosts", format!("{} of {} alive", status.hosts_alive, status.hosts));
+    detail.line("vms", format!("{} of {} running", status.vms_running, status.vms));
+    detail.line("revision", status.revision.to_string());
+    if status.commit_latency_ms > 0.0 {
+        detail.line("commit latency", format!("{:.1} ms", status.commit_latency_ms));
+    }
+    detail
+        .line("answered by", &status.answered_by)
+        .line("version", &status.version);
+    detail.lines("warnings", status.warnings.iter());
+    if status.members.is_empty() {
+        return detail.written();
+    }
+    format!("{}\n\n{}", detail.written(), members_table(&status.members, colours))
+}
+
+pub fn members_table(members: &[ClusterMember], colours: bool) -> String {
+    let mut table = Table::new(&["MEMBER", "NAME", "ROLE", "REACHABLE", "ADDRESS"]);
+    for member in members {
+        let role = if member.role == "leader" {
+            Tone::Good
+        } else {
+            Tone::Plain
+        };
+        let reachable = if member.is_reachable {
+            Cell::toned("yes", Tone::Plain)
+        } else {
+            Cell::toned("no", Tone::Bad)
+        };
+        table.row(vec![
+            Cell::number(member.id),
+            member.name.clone().into(),
+            Cell::toned(member.role.clone(), role),
+            reachable,
+            member.address.clone().into(),
+        ]);
+    }
+    table.written(colours)
+}
