@@ -50,13 +50,10 @@ fn main() -> ExitCode {
             println!("plasmavmc-guard {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        Invocation::Run(options) => {
-            starting::let_go_of_inherited();
-            finish(Guard::start(options).and_then(|mut guard| {
-                starting::announce();
-                guard.run()
-            }))
-        }
+        Invocation::Run(options) => finish(Guard::start(options).and_then(|mut guard| {
+            starting::announce();
+            guard.run()
+        })),
         Invocation::Resume => finish(Guard::resume().and_then(|mut guard| guard.run())),
         Invocation::Start(options) => finish(starting::start(&options)),
     }

@@ -25,14 +25,6 @@ const LOG: &str = "guard.log";
 /// A log that grew beyond it is begun anew by the next start.
 const LONGEST_LOG_BYTES: u64 = 1024 * 1024;
 
-/// Lets go of what whoever starts a guard left open by accident: kept, it would be in the way of the numbers
-/// that children are promised, and would hold locks and pipes of others for as long as a guard lives.
-pub fn let_go_of_inherited() {
-    if let Err(error) = crate::sys::close_inherited() {
-        eprintln!("plasmavmc-guard: what was left open by whoever started it stays open: {error}");
-    }
-}
-
 /// Tells whoever started this guard that it listens, and lets go of standard output.
 pub fn announce() {
     // A starter that is gone needs no word, and without /dev/null the pipe just stays.

@@ -71,20 +71,6 @@ pub fn replace_program(program: &CStr, arguments: &[&CStr]) -> io::Error {
     io::Error::last_os_error()
 }
 
-/// Closes every descriptor above standard error: what a starter left open by accident.
-///
-/// To be called before this program has opened anything: it is the first thing that `main` does.
-pub fn close_inherited() -> io::Result<()> {
-    // SAFETY: nothing in this process owns a descriptor above standard error yet, since nothing was opened;
-    // the standard library keeps none of its own. No pointer is passed.
-    let outcome = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
-    if outcome == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
 /// Marks every descriptor from `lowest` on to be closed by the next exec, whoever opened it.
 pub fn close_on_exec_from(lowest: u32) -> io::Result<()> {
     // SAFETY: with CLOSE_RANGE_CLOEXEC nothing is closed now; only a flag is set, which no owner of a

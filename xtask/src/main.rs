@@ -95,8 +95,10 @@ enum Command {
                             `cargo xtask bench kv --help` lists the options of a kind.")]
     Bench(Forwarded),
     /// Break things on purpose and check that nothing was lost; the last line is one JSON object
-    #[command(after_help = "Kinds: kv, corrupt, follower, adopt, channel, api, failpoints\nNot there yet: ha\n\n\
-                            `cargo xtask torture kv --help` lists the options of a kind.")]
+    #[command(
+        after_help = "Kinds: kv, corrupt, follower, adopt, channel, api, failpoints\nNot there yet: ha\n\n\
+                            `cargo xtask torture kv --help` lists the options of a kind."
+    )]
     Torture(Forwarded),
     /// Pack what is installed on a host: a Debian package and a tarball, in target/package
     Package {

@@ -107,22 +107,3 @@ async fn a_guard_without_privileges_says_what_it_lacks() {
     let privileged = Place::with_guard().client().status().await.expect("a status");
     assert_eq!((privileged.memory_not_locked, privileged.not_realtime), (None, None));
 }
-
-#[tokio::test]
-async fn what_its_starter_left_open_is_let_go_of() {
-    let place = Place::empty();
-    let left_open = place.path().join("left-open");
-    let status = Command::new("/bin/sh")
-        .args(["-c", "exec 3>\"$2\" 9>&3; exec \"$0\" start --dir \"$1\"", PROGRAM])
-        .args([&place.folder(), &left_open])
-        .status()
-        .expect("a shell");
-    assert!(status.success(), "{status}");
-    let pid = place.client().status().await.expect("a status").pid;
-    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");
-    let open: Vec<_> = descriptors
-        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
-        .collect();
-    assert!(open.len() > 3, "{open:?}");
-    assert!(!open.contains(&left_open), "{open:?}");
-}

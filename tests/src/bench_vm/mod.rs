@@ -5,7 +5,7 @@
 //! `virsh`, whose own start (some milliseconds) is part of its time.
 
 mod holder;
-mod libvirt;
+pub(crate) mod libvirt;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

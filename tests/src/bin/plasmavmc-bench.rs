@@ -11,7 +11,7 @@ use plasmavmc_tests::bench::programs;
 use plasmavmc_tests::bench::reaper;
 use plasmavmc_tests::bench::report::Report;
 use plasmavmc_tests::bench::sections::Section;
-use plasmavmc_tests::bench_vm;
+use plasmavmc_tests::{bench_cluster, bench_vm};
 
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -26,6 +26,8 @@ enum Command {
     Kv(Kv),
     /// One VM beside libvirt's, and many in one process.
     Vm(bench_vm::Options),
+    /// VMs of a cluster beside libvirt's, and beside a bare loop of QEMUs.
+    Cluster(bench_cluster::Options),
     #[command(hide = true)]
     VmHolder(bench_vm::Hold),
     /// Ends the members of a run when it is over; started by `kv`.
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Kv(kv) => run(&kv),
         Command::Vm(options) => run_vm(&options),
+        Command::Cluster(options) => run_cluster(&options),
         Command::VmHolder(hold) => bench_vm_holder(&hold),
         Command::Reap { dir } => reaper::reap(&dir),
     };
@@ -72,6 +75,17 @@ fn main() -> ExitCode {
 async fn run_vm(options: &bench_vm::Options) -> Result<()> {
     let figures = tokio::select! {
         figures = bench_vm::run(options) => figures?,
+        // So that what runs is ended.
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    };
+    println!("{}", serde_json::to_string(&figures)?);
+    Ok(())
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn run_cluster(options: &bench_cluster::Options) -> Result<()> {
+    let figures = tokio::select! {
+        figures = bench_cluster::run(options) => figures?,
         // So that what runs is ended.
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
     };

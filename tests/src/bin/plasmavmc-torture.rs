@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use plasmavmc_tests::channel_torture as channel;
+use plasmavmc_tests::cluster::{self, Failpoints, race};
 use plasmavmc_tests::hosts::{DiskPlan, Lab, LabPlan, Program};
 use plasmavmc_tests::torture::{adopt, corrupt, follower, kv};
 use serde::Serialize;
@@ -30,6 +31,10 @@ enum Command {
     Adopt(adopt::Options),
     /// Channels into a real guest, abused.
     Channel(channel::Options),
+    /// Clients that race on everything, and a model that judges every answer.
+    Api(race::Options),
+    /// A server that dies at every step of what it does.
+    Failpoints(Failpoints),
     #[command(hide = true)]
     VmOwner(adopt::At),
     #[command(hide = true)]
@@ -53,6 +58,10 @@ fn main() -> ExitCode {
         }
         Command::Channel(options) => {
             block_on(channel::run(&options)).and_then(|report| print(&report, report.is_success()))
+        }
+        Command::Api(options) => block_on(race::run(&options)).and_then(|report| print(&report, report.is_success())),
+        Command::Failpoints(options) => {
+            block_on(cluster::run_failpoints(&options)).and_then(|report| print(&report, report.is_success()))
         }
         Command::VmOwner(at) => block_on(adopt::run_owner(&at)).map(|()| true),
         Command::VmHeir(at) => block_on(adopt::run_heir(&at)).map(|()| true),

@@ -99,6 +99,15 @@ impl Lab {
         F: Future + Send,
         F::Output: Send,
     {
+        self.run_made(|| future)
+    }
+
+    /// The same with a future that is made where it runs, and stays there.
+    pub fn run_made<F>(&self, make: impl FnOnce() -> F + Send) -> F::Output
+    where
+        F: Future,
+        F::Output: Send,
+    {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 // A thread in the wrong network would make every later failure a lie.
@@ -114,7 +123,7 @@ impl Lab {
                     .enable_all()
                     .build()
                     .expect("a runtime starts where threads and descriptors are to be had");
-                runtime.block_on(future)
+                runtime.block_on(make())
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })

@@ -1,0 +1,202 @@
+//! The public API of one node, every call with a deadline.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use plasmavmc_proto::api::cluster_service_client::ClusterServiceClient;
+use plasmavmc_proto::api::host_service_client::HostServiceClient;
+use plasmavmc_proto::api::operation_service_client::OperationServiceClient;
+use plasmavmc_proto::api::vm_service_client::VmServiceClient;
+use plasmavmc_proto::api::{
+    ClusterStatus, ClusterStatusRequest, CreateTokenRequest, CreateVmRequest, DeleteVmRequest, GetOperationRequest,
+    GetVmRequest, Host, ListHostsRequest, ListOperationsRequest, ListVmsRequest, Operation, StartVmRequest,
+    StopVmRequest, Vm, operation, vm,
+};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::until;
+
+const CONNECT: Duration = Duration::from_secs(2);
+/// Covers calls that wait for a guest to boot under TCG on a busy machine.
+const CALL: Duration = Duration::from_secs(120);
+
+/// Speaks to one node.
+#[derive(Debug, Clone)]
+pub struct Client {
+    channel: Channel,
+}
+
+impl Client {
+    pub fn new(address: &str) -> Result<Self> {
+        Self::with_deadline(address, CALL)
+    }
+
+    pub fn with_deadline(address: &str, call: Duration) -> Result<Self> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+            .connect_timeout(CONNECT)
+            .timeout(call);
+        Ok(Self {
+            channel: endpoint.connect_lazy(),
+        })
+    }
+
+    pub fn vms(&self) -> VmServiceClient<Channel> {
+        VmServiceClient::new(self.channel.clone())
+    }
+
+    pub fn hosts(&self) -> HostServiceClient<Channel> {
+        HostServiceClient::new(self.channel.clone())
+    }
+
+    pub fn cluster(&self) -> ClusterServiceClient<Channel> {
+        ClusterServiceClient::new(self.channel.clone())
+    }
+
+    pub fn operations(&self) -> OperationServiceClient<Channel> {
+        OperationServiceClient::new(self.channel.clone())
+    }
+
+    pub async fn status(&self) -> Result<ClusterStatus, Status> {
+        let answer = self.cluster().status(ClusterStatusRequest {}).await;
+        Ok(answer?.into_inner())
+    }
+
+    /// A token with which so many hosts may join.
+    pub async fn token(&self, uses: u32) -> Result<String, Status> {
+        let request = CreateTokenRequest { valid_s: 600, uses };
+        Ok(self.cluster().create_token(request).await?.into_inner().token)
+    }
+
+    pub async fn list_hosts(&self) -> Result<Vec<Host>, Status> {
+        let answer = self.hosts().list_hosts(ListHostsRequest::default()).await;
+        Ok(answer?.into_inner().hosts)
+    }
+
+    pub async fn create(&self, request: CreateVmRequest) -> Result<Vm, Status> {
+        Ok(self.vms().create_vm(request).await?.into_inner())
+    }
+
+    pub async fn get(&self, id: &str) -> Result<Vm, Status> {
+        let request = GetVmRequest {
+            id: id.to_owned(),
+            stale: false,
+        };
+        Ok(self.vms().get_vm(request).await?.into_inner())
+    }
+
+    /// All of them, page by page.
+    pub async fn list(&self) -> Result<Vec<Vm>, Status> {
+        let mut all = Vec::new();
+        let mut request = ListVmsRequest::default();
+        loop {
+            let page = self.vms().list_vms(request.clone()).await?.into_inner();
+            all.extend(page.vms);
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Starts it and answers the operation as it ended.
+    pub async fn start(&self, id: &str) -> Result<Operation, Status> {
+        let request = StartVmRequest {
+            id: id.to_owned(),
+            wait: true,
+            ..StartVmRequest::default()
+        };
+        Ok(self.vms().start_vm(request).await?.into_inner())
+    }
+
+    /// Stops it and answers the operation as it ended.
+    pub async fn stop(&self, id: &str, force: bool) -> Result<Operation, Status> {
+        let request = StopVmRequest {
+            id: id.to_owned(),
+            force,
+            wait: true,
+            ..StopVmRequest::default()
+        };
+        Ok(self.vms().stop_vm(request).await?.into_inner())
+    }
+
+    /// Deletes it and answers the operation as it ended.
+    pub async fn delete(&self, id: &str, force: bool) -> Result<Operation, Status> {
+        let request = DeleteVmRequest {
+            id: id.to_owned(),
+            force,
+            wait: true,
+            ..DeleteVmRequest::default()
+        };
+        Ok(self.vms().delete_vm(request).await?.into_inner())
+    }
+
+    pub async fn operation(&self, id: &str) -> Result<Operation, Status> {
+        let request = GetOperationRequest { id: id.to_owned() };
+        Ok(self.operations().get_operation(request).await?.into_inner())
+    }
+
+    /// Those that have not ended.
+    pub async fn open_operations(&self) -> Result<Vec<Operation>, Status> {
+        let answer = self
+            .operations()
+            .list_operations(ListOperationsRequest::default())
+            .await;
+        Ok(answer?.into_inner().operations)
+    }
+
+    /// Waits until the VM is in a state; answers it.
+    pub async fn until_state(&self, id: &str, state: vm::State, within: Duration) -> Result<Vm> {
+        self.until_vm(id, &format!("{id} to be {state:?}"), within, |vm| vm.state() == state)
+            .await
+    }
+
+    /// Waits until the VM is as wanted; answers it.
+    pub async fn until_vm(&self, id: &str, what: &str, within: Duration, wanted: impl Fn(&Vm) -> bool) -> Result<Vm> {
+        until(what, within, async || {
+            let vm = self.get(id).await.map_err(|status| status.to_string())?;
+            if wanted(&vm) { Ok(vm) } else { Err(describe(&vm)) }
+        })
+        .await
+    }
+
+    /// Waits until an operation has ended; answers it.
+    pub async fn until_ended(&self, id: &str, within: Duration) -> Result<Operation> {
+        until(&format!("operation {id} to end"), within, async || {
+            let operation = self.operation(id).await.map_err(|status| status.to_string())?;
+            if has_ended(&operation) {
+                Ok(operation)
+            } else {
+                Err(format!("{operation:?}"))
+            }
+        })
+        .await
+    }
+}
+
+pub fn has_ended(operation: &Operation) -> bool {
+    use operation::State;
+    matches!(operation.state(), State::Done | State::Failed | State::Cancelled)
+}
+
+/// A VM in a line, for messages about failures.
+pub fn describe(vm: &Vm) -> String {
+    format!(
+        "{} is {:?} ({}), host {:?}, power {}, agent {:?}, qemu {:?}, conditions {:?}",
+        vm.name,
+        vm.state(),
+        vm.reason,
+        vm.host,
+        vm.power_on,
+        vm.agent,
+        vm.qemu_state,
+        vm.conditions
+    )
+}
+
+/// What programs go by.
+pub fn code_and_reason(status: &Status) -> (Code, String) {
+    let reason = status.get_details_error_info().map(|info| info.reason);
+    (status.code(), reason.unwrap_or_default())
+}

@@ -1,0 +1,139 @@
+//! A cluster whose hosts are namespaces: they can be cut off from each other and lose their power.
+//!
+//! Its clients must be made, and used, inside [`HostedCluster::run`]: nobody else can reach the hosts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use parking_lot::Mutex;
+
+use super::client::Client;
+use super::node::{API_PORT, CLUSTER_PORT, settings};
+use super::{Programs, until};
+use crate::hosts::{DiskPlan, Lab, LabPlan, Process, Program};
+
+const WHOLE: Duration = Duration::from_secs(60);
+const CONSENT: &str = "--insecure-i-accept-that-anyone-on-this-network-controls-my-vms";
+
+/// One server on each host of a lab.
+#[derive(Debug)]
+pub struct HostedCluster {
+    lab: Lab,
+    programs: Programs,
+    servers: Mutex<Vec<Option<Process>>>,
+}
+
+impl HostedCluster {
+    /// Hosts that are on, and run nothing yet.
+    pub fn build(size: usize) -> Result<Self> {
+        Ok(Self {
+            lab: Lab::build(LabPlan {
+                hosts: size,
+                disk: DiskPlan::Folder,
+            })?,
+            programs: Programs::find()?,
+            servers: Mutex::new(vec![None; size]),
+        })
+    }
+
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// Runs what speaks to the hosts.
+    pub fn run<T: Send, F: Future<Output = Result<T>>>(&self, work: impl FnOnce() -> F + Send) -> Result<T> {
+        self.lab
+            .run_made(async || work().await.with_context(|| self.last_words()))
+    }
+
+    /// Founds the cluster and waits until all hosts are in it.
+    pub async fn form(&self) -> Result<()> {
+        let size = self.lab.hosts().len();
+        self.serve(0, &["--init"])?;
+        let first = self.client(0)?;
+        self.until_whole(0, 1).await?;
+        let token = first.token(u32::try_from(size)?).await?;
+        let via = self.api(0);
+        for host in 1..size {
+            self.serve(host, &["--join", &via, "--token", &token])?;
+            self.until_whole(host, host + 1).await?;
+        }
+        for host in 0..size {
+            self.until_whole(host, size).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a host says that so many hosts are one cluster, and alive.
+    pub async fn until_whole(&self, asked: usize, hosts: usize) -> Result<()> {
+        let client = self.client(asked)?;
+        until(&format!("host {asked} in a cluster of {hosts}"), WHOLE, async || {
+            let status = client.status().await.map_err(|status| status.to_string())?;
+            let alive = u32::try_from(hosts).unwrap_or(u32::MAX);
+            let is_whole = status.has_quorum && status.members.len() == hosts && status.hosts_alive == alive;
+            if is_whole { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await
+    }
+
+    /// Starts the server of a host; `how` is said the first time.
+    pub fn serve(&self, host: usize, how: &[&str]) -> Result<()> {
+        let dir = self.dir(host);
+        // Both sides of the lab see one file system.
+        settings(&dir)?;
+        let cluster = format!("{}:{CLUSTER_PORT}", self.lab[host].ipv4());
+        let program = Program::new(&self.programs.server)
+            .arg("--dir")
+            .arg(&dir)
+            .arg("--guard")
+            .arg(&self.programs.guard)
+            .args(["--listen", &self.api(host), "--cluster-listen", &cluster])
+            .args(["--name", &name(host), CONSENT])
+            .args(how);
+        let process = self.lab[host].spawn(&program)?;
+        if let Some(slot) = self.servers.lock().get_mut(host) {
+            *slot = Some(process);
+        }
+        Ok(())
+    }
+
+    pub fn client(&self, host: usize) -> Result<Client> {
+        Client::new(&self.api(host))
+    }
+
+    pub fn api(&self, host: usize) -> String {
+        format!("{}:{API_PORT}", self.lab[host].ipv4())
+    }
+
+    pub fn dir(&self, host: usize) -> PathBuf {
+        self.lab[host].disk().join("plasmavmc")
+    }
+
+    /// The host of a name.
+    pub fn host_called(&self, wanted: &str) -> Result<usize> {
+        let found = (0..self.lab.hosts().len()).find(|host| name(*host) == wanted);
+        found.with_context(|| format!("no host is called {wanted:?}"))
+    }
+
+    /// The QEMUs of a host, as this machine numbers them.
+    pub fn qemus(&self, host: usize) -> Vec<u32> {
+        let is_qemu = |pid: &u32| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("qemu-system"))
+        };
+        self.lab[host].processes().into_iter().filter(is_qemu).collect()
+    }
+
+    fn last_words(&self) -> String {
+        let servers = self.servers.lock();
+        let words = |(host, server): (usize, &Option<Process>)| {
+            let said = server.as_ref().map_or(String::new(), |server| server.log_tail(15));
+            format!("--- {}\n{said}\n", name(host))
+        };
+        servers.iter().enumerate().map(words).collect()
+    }
+}
+
+fn name(host: usize) -> String {
+    format!("h{}", host + 1)
+}
