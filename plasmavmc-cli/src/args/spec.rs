@@ -125,6 +125,9 @@ pub struct PolicyArgs {
     /// How long to wait once they are there
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub start_delay: Option<Duration>,
+    /// Leave the guest paused at every start, before its first instruction, until `vm resume`
+    #[arg(long)]
+    pub start_paused: bool,
     /// Run on this host only; may be given more than once
     #[arg(long = "host", value_name = "HOST")]
     pub hosts: Vec<String>,

@@ -152,6 +152,7 @@ fn set_policy(request: &mut CreateVmRequest, args: PolicyArgs) {
         args.start_delay
             .map(|delay| u32::try_from(delay.as_secs()).unwrap_or(u32::MAX)),
     );
+    request.start_paused |= args.start_paused;
     if !(args.hosts.is_empty() && args.apart_from.is_empty() && args.together_with.is_empty()) {
         let affinity = request.affinity.get_or_insert_with(Affinity::default);
         affinity.hosts.extend(args.hosts);
@@ -245,6 +246,7 @@ mod tests {
                 until: 1,
             }],
             start_delay_s: 5,
+            start_paused: true,
             affinity: Some(Affinity {
                 hosts: vec!["h1".to_owned()],
                 apart_from: vec!["db".to_owned()],

@@ -80,7 +80,11 @@ fn living(placed: &Placed<'_>, status: &VmStatus, machine: &Machine) -> Option<A
     let is_up = matches!(next.state, ObservedState::Running | ObservedState::Paused { .. });
     let mut change = placed.guarded();
     if is_up {
-        change = end_starts(placed, change, OperationState::Done, "it runs");
+        let step = match next.state {
+            ObservedState::Paused { .. } => "its guest is paused",
+            _ => "it runs",
+        };
+        change = end_starts(placed, change, OperationState::Done, step);
     }
     let change = placed.put_status(change, next);
     Some(placed.write(Why::Report, change))

@@ -82,6 +82,9 @@ pub struct VmSpecFields {
     /// How long to wait before this VM starts, once everything it depends on is there.
     #[serde(default)]
     pub start_delay_s: u32,
+    /// Its guest is left paused at every start, before its first instruction, until it is resumed.
+    #[serde(default)]
+    pub start_paused: bool,
     #[serde(default)]
     pub affinity: Affinity,
 }
@@ -122,6 +125,7 @@ impl VmSpecFields {
             restart: RestartPolicy::default(),
             depends_on: Vec::new(),
             start_delay_s: 0,
+            start_paused: false,
             affinity: Affinity::default(),
         }
     }

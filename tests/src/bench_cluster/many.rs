@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use plasmavmc_proto::api::{
-    ListVmsRequest, PauseVmRequest, RestartPolicy, Vm, WatchVmsRequest, vm::State, watch_vms_response::change::Change,
+    ListVmsRequest, RestartPolicy, Vm, WatchVmsRequest, vm::State, watch_vms_response::change::Change,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -51,7 +51,6 @@ pub async fn measure(cluster: &Cluster, count: usize, figures: &mut Figures) -> 
     figures.insert("spawn_rate_ratio", rounded(rate / before));
     figures.insert("watch_missed", watched.missed(&created).await?.into());
 
-    hold_still(&clients, &created).await?;
     list(&clients, count, figures).await?;
     idle(cluster, figures).await?;
     readopt(cluster, &created, figures).await
@@ -60,6 +59,8 @@ pub async fn measure(cluster: &Cluster, count: usize, figures: &mut Figures) -> 
 async fn create(client: &Client, name: String) -> Result<Vm> {
     let mut request = bare(&name);
     request.wait = true;
+    // As in the bare loop: firmware that finds no disk wakes up for ever.
+    request.start_paused = true;
     request.restart = Some(RestartPolicy {
         never: true,
         ..RestartPolicy::default()
@@ -68,27 +69,8 @@ async fn create(client: &Client, name: String) -> Result<Vm> {
         .create(request)
         .await
         .with_context(|| format!("creating {name}"))?;
-    ensure!(vm.state() == State::Running, "{vm:?}");
+    ensure!(vm.state() == State::Paused, "{vm:?}");
     Ok(vm)
-}
-
-/// Firmware that finds no disk wakes up for ever; what is measured from here on are the servers.
-async fn hold_still(clients: &[Client], vms: &[Vm]) -> Result<()> {
-    let pauses = vms.iter().enumerate().map(|(number, vm)| {
-        let request = PauseVmRequest {
-            id: vm.id.clone(),
-            wait: true,
-            request_id: String::new(),
-        };
-        let client = &clients[number % clients.len()];
-        async move { client.vms().pause_vm(request).await }
-    });
-    let paused: Vec<_> = futures::stream::iter(pauses)
-        .buffer_unordered(IN_FLIGHT)
-        .try_collect()
-        .await?;
-    ensure!(paused.len() == vms.len());
-    Ok(())
 }
 
 async fn list(clients: &[Client], count: usize, figures: &mut Figures) -> Result<()> {
@@ -176,7 +158,7 @@ async fn readopt(cluster: &Cluster, vms: &[Vm], figures: &mut Figures) -> Result
 
 /// A watch, and what it has told.
 struct Watched {
-    running: Arc<Mutex<BTreeSet<String>>>,
+    held: Arc<Mutex<BTreeSet<String>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -184,24 +166,24 @@ impl Watched {
     async fn begin(client: &Client) -> Result<Self> {
         // No deadline: a watch has no end.
         let mut changes = client.vms().watch_vms(WatchVmsRequest::default()).await?.into_inner();
-        let running = Arc::new(Mutex::new(BTreeSet::new()));
-        let seen = Arc::clone(&running);
+        let held = Arc::new(Mutex::new(BTreeSet::new()));
+        let seen = Arc::clone(&held);
         let task = tokio::spawn(async move {
             while let Ok(Some(batch)) = changes.message().await {
                 let vms = batch.changes.into_iter().filter_map(|change| match change.change {
-                    Some(Change::Vm(vm)) if vm.state() == State::Running => Some(vm.id),
+                    Some(Change::Vm(vm)) if vm.state() == State::Paused => Some(vm.id),
                     _ => None,
                 });
                 seen.lock().extend(vms);
             }
         });
-        Ok(Self { running, task })
+        Ok(Self { held, task })
     }
 
     /// How many of them it has not told of.
     async fn missed(self, vms: &[Vm]) -> Result<usize> {
         let missing = || {
-            let seen = self.running.lock();
+            let seen = self.held.lock();
             vms.iter().filter(|vm| !seen.contains(&vm.id)).count()
         };
         let told = until("the watch to tell of all", CALM, async || match missing() {

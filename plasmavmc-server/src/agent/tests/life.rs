@@ -64,6 +64,38 @@ fn a_vm_is_created_paused_resumed_and_stopped_by_force() {
 }
 
 #[test]
+fn a_guest_that_starts_paused_waits_to_be_resumed_also_through_another_server() {
+    at_a_place(async |place| {
+        let agent = place.agent().await;
+        let (vm, create) = place
+            .create(small_with("held", |fields| fields.start_paused = true))
+            .await;
+        let created = place.until_ended(create, SOON).await;
+        assert_eq!(
+            (created.state, created.step.as_str()),
+            (OperationState::Done, "its guest is paused")
+        );
+        let is_held = |state: &ObservedState| {
+            matches!(
+                state,
+                ObservedState::Paused {
+                    cause: PauseCause::Asked
+                }
+            )
+        };
+        let held = place.until_state(vm, is_held, SOON).await;
+        agent.stop().await;
+
+        let agent = place.agent().await;
+        let resume = place.ask(vm, OperationKind::Resume, SOON).await;
+        assert_eq!(place.until_ended(resume, SOON).await.state, OperationState::Done);
+        let running = place.until_running(vm).await;
+        assert_eq!((running.process, running.attempt), (held.process, held.attempt));
+        agent.stop().await;
+    });
+}
+
+#[test]
 fn a_guest_that_does_not_power_off_fails_the_stop_and_runs_on() {
     at_a_place(async |place| {
         let agent = place.agent().await;

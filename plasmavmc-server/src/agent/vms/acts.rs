@@ -124,6 +124,7 @@ impl Vms {
         entry.claimed = None;
         entry.launch_failed = None;
         entry.size = size_of(&spec);
+        entry.starts_paused = spec.start_paused;
         let (workshop, room) = (Arc::clone(&self.parts.workshop), Arc::clone(&self.launches));
         self.spawn(async move {
             let start = work::start(workshop, room, vm, attempt, spec);
@@ -178,7 +179,10 @@ impl Vms {
                     return;
                 }
                 match result {
-                    Ok(machine) => self.hold(vm, machine, AgentHealth::NotAsked),
+                    Ok(machine) => {
+                        let held_back = self.entries.entry(vm).or_default().starts_paused;
+                        self.hold(vm, machine, AgentHealth::NotAsked, held_back);
+                    }
                     Err(failure) => self.entries.entry(vm).or_default().launch_failed = Some(failure),
                 }
             }
@@ -257,19 +261,20 @@ impl Vms {
     }
 
     /// A machine is this host's: it is followed from now on.
-    pub(super) fn hold(&mut self, vm: VmId, machine: Machine, agent: AgentHealth) {
+    pub(super) fn hold(&mut self, vm: VmId, machine: Machine, agent: AgentHealth, held_back: bool) {
         let attempt = machine.key().attempt;
         let pid = machine.state().borrow().pid;
         let process = process_of(pid);
         let watching = self.watch_state(vm, &machine);
         self.parts.consoles.add(vm, machine.clone());
-        let seen = observe(&machine, process, agent);
+        let seen = observe(&machine, process, agent, held_back);
         let entry = self.entries.entry(vm).or_default();
         entry.holding = Some(Holding {
             machine: Some(machine),
             seen,
             process,
             agent,
+            held_back,
             watching: Some(watching),
             asking: None,
         });

@@ -18,6 +18,8 @@ pub struct Holding {
     pub seen: Seen,
     pub process: Option<QemuProcess>,
     pub agent: AgentHealth,
+    /// Its guest is to stay paused until it is resumed for the first time.
+    pub held_back: bool,
     /// Who watches what it is.
     pub watching: Option<AbortHandle>,
     /// Who asks after its agent.
@@ -28,7 +30,7 @@ impl Holding {
     /// Looks again.
     pub fn refresh(&mut self) {
         if let Some(machine) = &self.machine {
-            self.seen = observe(machine, self.process, self.agent);
+            self.seen = observe(machine, self.process, self.agent, self.held_back);
         }
     }
 }
@@ -55,6 +57,8 @@ pub struct Entry {
     /// The number of the transaction on its way.
     pub writing: Option<u64>,
     pub claimed: Option<AttemptId>,
+    /// The attempt that was launched last is to stay paused until it is resumed.
+    pub starts_paused: bool,
     pub launch_failed: Option<LaunchFailure>,
     pub taken: Option<OperationId>,
     pub outcome: Option<Outcome>,
@@ -80,6 +84,7 @@ impl Default for Entry {
             under_way: None,
             writing: None,
             claimed: None,
+            starts_paused: false,
             launch_failed: None,
             taken: None,
             outcome: None,

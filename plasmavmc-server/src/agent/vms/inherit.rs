@@ -9,7 +9,7 @@ use std::time::Duration;
 use chainfire::kv::Consistency;
 use plasmavmc_core::reconcile::Doing;
 use plasmavmc_kvm::adopt::{self, Inheritance};
-use plasmavmc_types::{AgentHealth, AttemptId, VmId};
+use plasmavmc_types::{AgentHealth, AttemptId, ObservedState, VmId};
 
 use super::Vms;
 use super::entry::{Holding, size_of};
@@ -71,7 +71,8 @@ impl Vms {
         for machine in inheritance.machines {
             let key = machine.key();
             let agent = self.agent_told_before(key.vm, key.attempt);
-            self.hold(key.vm, machine, agent);
+            let held_back = self.is_held_back(key.vm, key.attempt);
+            self.hold(key.vm, machine, agent, held_back);
             self.size_from_view(key.vm);
         }
         for ended in inheritance.ended {
@@ -82,6 +83,7 @@ impl Vms {
                 seen: ended_unseen(attempt, ended.exit, &ended.last_words),
                 process: None,
                 agent: AgentHealth::NotAsked,
+                held_back: false,
                 watching: None,
                 asking: None,
             });
@@ -102,6 +104,25 @@ impl Vms {
             let status = view.vms.get(&vm).and_then(|vm| vm.status.as_ref());
             let same = status.filter(|status| status.value.attempt == attempt);
             same.map_or(AgentHealth::NotAsked, |status| status.value.agent)
+        })
+    }
+
+    /// A guest that has not executed yet stays paused if that was written of it, or is what its start was to do.
+    fn is_held_back(&self, vm: VmId, attempt: AttemptId) -> bool {
+        self.parts.mirror.read(|view| {
+            let Some(vm) = view.vms.get(&vm) else { return false };
+            let status = vm.status.as_ref().map(|status| &status.value);
+            match status
+                .filter(|status| status.attempt == attempt)
+                .map(|status| &status.state)
+            {
+                Some(ObservedState::Paused { .. }) => true,
+                Some(ObservedState::Starting) => vm
+                    .record
+                    .as_ref()
+                    .is_some_and(|record| record.value.spec().start_paused),
+                _ => false,
+            }
         })
     }
 

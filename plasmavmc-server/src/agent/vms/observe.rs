@@ -5,16 +5,20 @@ use std::path::Path;
 use plasmavmc_core::reconcile::{Ended, Machine as Seen, Observed};
 use plasmavmc_guard::wire::ExitReason;
 use plasmavmc_kvm::machine::{Cause, DiskTrouble, Machine, MachineState, Phase};
-use plasmavmc_types::{AgentHealth, Condition, Label, QemuProcess};
+use plasmavmc_types::{AgentHealth, Condition, Label, PauseCause, QemuProcess};
 
 /// What QEMU says when a signal told it to end; it ends with code 0 then, too.
 const ENDED_BY_SIGNAL: &str = "terminating on signal";
 const MAX_TEXT_BYTES: usize = 400;
 
 /// A machine as it is now.
-pub fn observe(machine: &Machine, process: Option<QemuProcess>, agent: AgentHealth) -> Seen {
+pub fn observe(machine: &Machine, process: Option<QemuProcess>, agent: AgentHealth, held_back: bool) -> Seen {
     let state = machine.state().borrow().clone();
-    let observed = observed(state.phase);
+    let observed = match state.phase {
+        // To everybody else it is as paused as it can be.
+        Phase::Prepared if held_back => Observed::Paused(PauseCause::Asked),
+        phase => observed(phase),
+    };
     let is_gone = matches!(observed, Observed::Gone(_));
     Seen {
         attempt: machine.key().attempt,

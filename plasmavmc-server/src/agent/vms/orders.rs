@@ -13,7 +13,7 @@ use std::time::Duration;
 use chainfire::kv::Kv;
 use plasmavmc_core::code::Code;
 use plasmavmc_core::reconcile::{Gate, Order, Ordered, Outcome};
-use plasmavmc_kvm::machine::{Machine, MachineError};
+use plasmavmc_kvm::machine::{Machine, MachineError, Phase};
 use plasmavmc_types::{AgentPolicy, OperationError};
 use tokio::time::Instant;
 
@@ -57,7 +57,7 @@ pub async fn carry_out(hands: Hands, ordered: Ordered) -> Option<Outcome> {
         Order::Reboot => failpoint::REBOOT.around(machine.reboot(left)).await,
         Order::Reset => failpoint::RESET.around(machine.reset()).await,
         Order::Pause => failpoint::PAUSE.around(machine.pause()).await,
-        Order::Resume => failpoint::RESUME.around(machine.resume()).await,
+        Order::Resume => failpoint::RESUME.around(resume(machine)).await,
     };
     if result.is_err() && machine.state().borrow().phase.is_gone() {
         return None;
@@ -77,6 +77,15 @@ async fn pass_gate(hands: &Hands, gate: Gate) -> Result<(), MachineError> {
         action: plasmavmc_kvm::machine::Action::Stop,
         source,
     })
+}
+
+/// A guest that was held back at its start executes for the first time.
+async fn resume(machine: &Machine) -> Result<(), MachineError> {
+    let phase = machine.state().borrow().phase;
+    match phase {
+        Phase::Prepared => machine.cont().await,
+        _ => machine.resume().await,
+    }
 }
 
 /// Whether it is certain that the change was made.

@@ -53,6 +53,7 @@ fields!(
     restart,
     depends_on,
     start_delay_s,
+    start_paused,
     affinity,
 );
 

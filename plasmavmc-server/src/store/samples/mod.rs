@@ -242,6 +242,7 @@ pub fn full_record() -> VmRecord {
             until: DependencyReached::Running,
         }],
         start_delay_s: 5,
+        start_paused: true,
         affinity: Affinity {
             hosts: vec![HostName::new("alpha").unwrap()],
             apart_from: vec![vm_id(9)],

@@ -1,6 +1,5 @@
 //! Any value of each kind.
 
-use plasmavmc_core::view::PlacementMode;
 use plasmavmc_types::*;
 use proptest::collection::vec;
 use proptest::option;
@@ -8,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use uuid::Uuid;
 
-use super::super::keys::ParsedKey;
-use super::super::values::{ClusterConfig, Request, StoredValue, Token};
+use super::super::values::Request;
+use super::{label, vm_id};
 
 fn any_uuid() -> impl Strategy<Value = Uuid> {
     any::<u128>().prop_map(Uuid::from_u128)
@@ -92,6 +91,7 @@ prop_compose! {
         ],
         depends_on in option::of((any_uuid(), any::<bool>())),
         start_delay_s in 0u32..=3600,
+        start_paused in any::<bool>(),
         hosts in option::of(any_name()),
         vms in option::of((any::<u64>(), any::<u64>())),
     ) -> VmSpecFields {
@@ -108,6 +108,7 @@ prop_compose! {
             restart,
             depends_on: depends_on.map(dependency).into_iter().collect(),
             start_delay_s,
+            start_paused,
             affinity: Affinity {
                 hosts: hosts.map(|name| HostName::new(name).unwrap()).into_iter().collect(),
                 apart_from: apart.map(|n| vm(n, 1)).into_iter().collect(),

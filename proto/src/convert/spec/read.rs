@@ -93,6 +93,7 @@ impl SpecReader<'_> {
             restart: self.restart(spec.restart),
             depends_on: self.each("depends_on", spec.depends_on, Self::dependency),
             start_delay_s: spec.start_delay_s,
+            start_paused: spec.start_paused,
             affinity: self.affinity(spec.affinity.unwrap_or_default()),
             ..VmSpecFields::new(name, 0, 0)
         })

@@ -45,6 +45,7 @@ impl From<&VmSpec> for api::VmSpec {
             restart: Some(restart(spec.restart)),
             depends_on: spec.depends_on.iter().map(dependency).collect(),
             start_delay_s: spec.start_delay_s,
+            start_paused: spec.start_paused,
             affinity: Some(affinity(&spec.affinity)),
         }
     }
