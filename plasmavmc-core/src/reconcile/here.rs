@@ -103,7 +103,7 @@ pub struct Outcome {
     pub result: Result<(), OperationError>,
 }
 
-/// Why a launch came to nothing. Nothing is left of it.
+/// Why a launch came to nothing. Nothing is left of it, or [`Local::left_alone`] says that something is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchFailure {
     pub attempt: AttemptId,
@@ -133,7 +133,8 @@ pub struct Local {
     /// A transaction of this VM is on its way.
     pub is_writing: bool,
     /// The attempt that this process claimed and has not begun to launch. Set when the claim is sent, whatever
-    /// its answer: the view says whether it was made.
+    /// its answer: the view says whether it was made. Forgotten when a later transaction of this VM ends without a
+    /// known outcome: that may still arrive and say that nothing runs, unless another claim comes before it.
     pub claimed: Option<AttemptId>,
     pub launch_failed: Option<LaunchFailure>,
     /// The operation that this process took and has not begun to carry out. Set when that is sent.
