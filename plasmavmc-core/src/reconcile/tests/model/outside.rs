@@ -19,7 +19,7 @@ impl World {
         };
         self.sites[site].down_since_ms = now_ms;
         if let Some(sent) = server.writing.filter(|sent| sent.outcome.is_none())
-            && how % 2 == 0
+            && how.is_multiple_of(2)
         {
             self.late.push(sent.change);
         }

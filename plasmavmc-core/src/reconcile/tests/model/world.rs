@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use plasmavmc_types::{
-    AgentHealth, AgentPolicy, AttemptId, HostMode, Operation, OperationKind, OperationState, PowerWanted,
-    RestartPolicy, Session, SessionState,
-};
+use plasmavmc_types::{AgentPolicy, AttemptId, Operation, OperationKind, PowerWanted, RestartPolicy};
 
 use super::super::*;
 use super::Event;
