@@ -30,7 +30,7 @@ pub async fn run(context: &Context, args: EventsArgs) -> Result<(), Failure> {
         let request = |from_revision| request(&args, from_revision);
         let each = |event: Event| {
             show(&event)?;
-            Ok(Next::From(event.revision))
+            Ok(Next::From(event.resume_from))
         };
         match resumed(&context.reach, "follow the events", from, request, each).await? {
             End::Enough => return Ok(()),

@@ -14,6 +14,10 @@ use plasmavmc_types::{
 
 use crate::view::{ClusterView, Stored, VmView, revision_of};
 
+/// Operations that one transaction moves at most: the store takes only so much at once. Those beyond are moved by the
+/// next one, or ended by the controller one by one.
+pub const OPERATIONS_AT_ONCE: usize = 64;
+
 /// A key of the store, by what it is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {

@@ -17,7 +17,7 @@
 //! ```
 //! What runs cannot be stopped gracefully without its agent: that is asked by the host, when it begins.
 //!
-//! Must never: let two orders at one VM run into each other. Only pulling the plug overtakes what is under way.
+//! Must never: let one VM have more under way than anybody means; let two orders at one VM run into each other. Only pulling the plug overtakes what is under way.
 
 use plasmavmc_types::{
     Operation, OperationError, OperationId, OperationKind, OperationState, PowerWanted, VmId, VmRecord, VmState,
@@ -27,6 +27,9 @@ use crate::change::Part;
 use crate::code::Code;
 use crate::view::{Stored, VmView, revision_of};
 use crate::visible::VisibleVm;
+
+/// Operations under way at one VM. Nobody means to have so many; a program that repeats itself has.
+const MOST_OPEN: usize = 100;
 
 /// What follows from a call that is admitted: all of it in one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,6 +201,13 @@ fn refuse_conflict(
     open: &[&Stored<Operation>],
 ) -> Result<(), Rejection> {
     let pulls_plug = kind == OperationKind::Stop { force: true } || (kind == OperationKind::Delete && force_delete);
+    if open.len() >= MOST_OPEN && !pulls_plug && kind != OperationKind::Delete {
+        let message = format!(
+            "VM {name} has {} operations under way, and {MOST_OPEN} are allowed: wait until they have ended",
+            open.len()
+        );
+        return Err(refusal(Code::ResourceExhausted, "TOO_MANY_OPERATIONS", message));
+    }
     let stands_in_the_way = |operation: &&&Stored<Operation>| {
         let under_way = operation.value.kind;
         let is_overtaken = pulls_plug && under_way != kind;

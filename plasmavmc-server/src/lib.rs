@@ -7,6 +7,7 @@
 //!   agent      this host: session, beats, VMs: view -> core::reconcile -> QEMU and transactions
 //!   api        the public calls
 //!   cluster    founding, joining, the cluster port
+//!   clock      the wall clock;  chain: an error with its causes
 //!   serve      what starts and stops all of it, in order
 //! ```
 //! Must never: decide anything about a VM outside of plasmavmc-core, or write a key without comparing the
@@ -16,8 +17,13 @@
 
 pub mod agent;
 pub mod api;
+mod chain;
+mod clock;
 pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod serve;
 pub mod store;
+
+#[cfg(test)]
+mod played;

@@ -222,3 +222,24 @@ fn a_refusal_says_what_to_do() {
     assert_eq!(rejection.to_string(), "VM vm1 is stopped: start it first");
     assert_eq!(OperationError::from(rejection).code, 9);
 }
+
+#[test]
+fn nobody_means_to_ask_a_hundred_times() {
+    let ask = |cluster: Cluster, number| cluster.with_operation(number, 1, OperationKind::Start);
+    let pending = Cluster::of_hosts(1).with_vm(1);
+    let full = (1..=100).fold(pending, ask);
+    refused(
+        &full,
+        OperationKind::Start,
+        Code::ResourceExhausted,
+        "TOO_MANY_OPERATIONS",
+    );
+    let vm = &full.view.vms[&vm_id(1)];
+    let (open, shown) = (
+        full.view.open_operations(vm_id(1)),
+        visible::vm(&full.view, &full.heard, vm_id(1)),
+    );
+    assert!(admit(OperationKind::Start, vm, &open[1..], &shown).is_ok());
+    assert!(admit(PULL, vm, &open, &shown).is_ok(), "there is always a way out");
+    assert!(admit_delete(false, vm, &open, &shown).is_ok());
+}

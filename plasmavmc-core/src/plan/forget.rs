@@ -3,7 +3,7 @@
 use plasmavmc_types::{Operation, OperationKind, OperationState, VmId};
 
 use super::{ControlKind, Planning};
-use crate::change::{Change, Part};
+use crate::change::{Change, OPERATIONS_AT_ONCE, Part};
 use crate::code::Code;
 use crate::view::{Stored, VmView};
 use crate::visible::runs_nowhere;
@@ -38,7 +38,8 @@ impl<'a> Planning<'a> {
         if self.view.numbers.get(&record.value.number()) == Some(&id) {
             change = change.remove(Part::Number(record.value.number()));
         }
-        for operation in self.open.get(&id).cloned().unwrap_or_default() {
+        let open = self.open.get(&id).cloned().unwrap_or_default();
+        for operation in open.into_iter().take(OPERATIONS_AT_ONCE) {
             let (state, step) = end_with_vm(operation);
             change = change.replace_operation(operation, operation.value.moved(state, step, self.now_ms));
             self.touched.insert(operation.value.id);

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plasmavmc_types::{Decision, HostId, Operation, OperationId, OperationKind, PowerWanted, VmId, VmRecord};
 
-use crate::change::Change;
+use crate::change::{Change, OPERATIONS_AT_ONCE};
 use crate::placement::Loads;
 use crate::view::{ClusterView, Heard, Stored, VmView};
 
@@ -128,10 +128,12 @@ impl<'a> Planning<'a> {
         }
     }
 
-    /// The operations that wait for this VM to start, and that this plan has not touched yet.
+    /// The operations that wait for this VM to start, and that this plan has not touched yet: as many as one
+    /// transaction takes.
     fn starts_of(&self, vm: VmId) -> Vec<&'a Stored<Operation>> {
         let open = self.open.get(&vm).into_iter().flatten().copied();
         open.filter(|operation| starts(operation.value.kind) && !self.touched.contains(&operation.value.id))
+            .take(OPERATIONS_AT_ONCE)
             .collect()
     }
 

@@ -68,7 +68,13 @@ impl<'a> Case<'a> {
             .placement
             .as_ref()
             .is_some_and(|at| at.value.host == self.here.host);
-        let is_told = match self.vm.stored.current_status() {
+        // Of a VM without a record nothing can be written.
+        let is_told = match self
+            .vm
+            .stored
+            .current_status()
+            .filter(|_| self.vm.stored.record.is_some())
+        {
             Some(status) if status.value.attempt == machine.attempt => end_is_written(&status.value),
             _ => true,
         };

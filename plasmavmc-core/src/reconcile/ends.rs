@@ -8,7 +8,7 @@ use super::case::Placed;
 use super::here::Ended;
 use super::report::end_starts;
 use super::{AgentAction, Why, mark};
-use crate::change::Change;
+use crate::change::{Change, OPERATIONS_AT_ONCE};
 use crate::code::Code;
 use crate::restart::{RestartDecision, next};
 use crate::view::Stored;
@@ -120,7 +120,8 @@ fn failed(placed: &Placed<'_>, reason: &str, exit: Option<Exit>, crashes: Vec<u6
 /// Ends the stops that wait for this.
 fn finish_stops(placed: &Placed<'_>, change: Change) -> Change {
     let is_stop = |operation: &&Stored<Operation>| matches!(operation.value.kind, OperationKind::Stop { .. });
-    placed.operations().filter(is_stop).fold(change, |change, operation| {
+    let stops = placed.operations().filter(is_stop).take(OPERATIONS_AT_ONCE);
+    stops.fold(change, |change, operation| {
         let ended = operation
             .value
             .moved(OperationState::Done, "it is stopped", placed.now_ms());

@@ -1,10 +1,10 @@
 //! What a host knows when it decides: what is stored, and what is here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plasmavmc_types::{
-    AgentHealth, AttemptId, Condition, Epoch, Exit, HostId, Operation, OperationError, OperationId, PauseCause,
-    QemuProcess, QemuRunState, VmId,
+    AgentHealth, AttemptId, Condition, Epoch, Exit, HostId, HostMode, Operation, OperationError, OperationId,
+    PauseCause, QemuProcess, QemuRunState, VmId,
 };
 
 use crate::boot;
@@ -103,7 +103,7 @@ pub struct Outcome {
     pub result: Result<(), OperationError>,
 }
 
-/// Why a launch came to nothing. Nothing is left of it.
+/// Why a launch came to nothing. Nothing is left of it, or [`Local::left_alone`] says that something is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchFailure {
     pub attempt: AttemptId,
@@ -133,7 +133,8 @@ pub struct Local {
     /// A transaction of this VM is on its way.
     pub is_writing: bool,
     /// The attempt that this process claimed and has not begun to launch. Set when the claim is sent, whatever
-    /// its answer: the view says whether it was made.
+    /// its answer: the view says whether it was made. Forgotten when a later transaction of this VM ends without a
+    /// known outcome: that may still arrive and say that nothing runs, unless another claim comes before it.
     pub claimed: Option<AttemptId>,
     pub launch_failed: Option<LaunchFailure>,
     /// The operation that this process took and has not begun to carry out. Set when that is sent.
@@ -214,45 +215,57 @@ impl Here {
         mut local: BTreeMap<VmId, Local>,
         mut fresh: impl FnMut() -> AttemptId,
     ) -> Self {
+        let is_placed_here = |vm: &VmView| vm.placement.as_ref().is_some_and(|at| at.value.host == host);
+        let placed = view.vms.iter().filter(|(_, vm)| is_placed_here(vm)).map(|(id, _)| *id);
+        let ids: BTreeSet<VmId> = placed.chain(local.keys().copied()).collect();
+        Self::of(view, host, session, now_ms, ids, |id| {
+            local.remove(&id).unwrap_or_else(|| Local::empty(fresh()))
+        })
+    }
+
+    /// As [`Self::collect`], of these VMs alone.
+    pub fn of(
+        view: &ClusterView,
+        host: HostId,
+        session: Option<OwnSession>,
+        now_ms: u64,
+        ids: impl IntoIterator<Item = VmId>,
+        mut local: impl FnMut(VmId) -> Local,
+    ) -> Self {
         let stored = view.hosts.get(&host);
         let own = stored.and_then(|host| host.session.as_ref());
         let session = session.filter(|session| {
             own.is_some_and(|own| own.value.is_open() && own.value.epoch == session.epoch)
                 && session.revision == revision_of(own)
         });
-        let is_placed_here = |vm: &VmView| vm.placement.as_ref().is_some_and(|at| at.value.host == host);
-        let mut operations = open_operations(view);
-        let placed = view.vms.iter().filter(|(_, vm)| is_placed_here(vm)).map(|(id, _)| *id);
-        let ids: std::collections::BTreeSet<VmId> = placed.chain(local.keys().copied()).collect();
         let vms = ids.into_iter().map(|id| {
             let here = HereVm {
                 stored: view.vms.get(&id).cloned().unwrap_or_default(),
-                operations: operations.remove(&id).unwrap_or_default(),
+                operations: Vec::new(),
                 waits_for: boot::waits_for(view, id, now_ms),
-                local: local.remove(&id).unwrap_or_else(|| Local::empty(fresh())),
+                local: local(id),
             };
             (id, here)
         });
+        let mut vms: BTreeMap<VmId, HereVm> = vms.collect();
+        for operation in view.operations.values().filter(|operation| !operation.value.is_ended()) {
+            if let Some(vm) = vms.get_mut(&operation.value.vm) {
+                vm.operations.push(operation.clone());
+            }
+        }
+        for vm in vms.values_mut() {
+            vm.operations
+                .sort_by_key(|operation| (operation.value.created_at_ms, operation.value.id));
+        }
         let record = stored.and_then(|host| host.record.as_ref());
         Self {
             host,
             host_name: view.host_name(host),
             session,
-            takes_starts: record.is_some_and(|record| record.value.mode() == plasmavmc_types::HostMode::Active),
+            takes_starts: record.is_some_and(|record| record.value.mode() == HostMode::Active),
             revision: view.revision,
             now_ms,
-            vms: vms.collect(),
+            vms,
         }
     }
-}
-
-fn open_operations(view: &ClusterView) -> BTreeMap<VmId, Vec<Stored<Operation>>> {
-    let mut open = BTreeMap::<VmId, Vec<Stored<Operation>>>::new();
-    for operation in view.operations.values().filter(|operation| !operation.value.is_ended()) {
-        open.entry(operation.value.vm).or_default().push(operation.clone());
-    }
-    for operations in open.values_mut() {
-        operations.sort_by_key(|operation| (operation.value.created_at_ms, operation.value.id));
-    }
-    open
 }

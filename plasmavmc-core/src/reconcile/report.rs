@@ -5,7 +5,7 @@ use plasmavmc_types::{AgentHealth, ObservedState, Operation, OperationKind, Oper
 use super::case::{Placed, end_is_written};
 use super::here::{Doing, Ended, LaunchFailureKind, Machine, Observed};
 use super::{AgentAction, Why, ends, mark};
-use crate::change::Change;
+use crate::change::{Change, OPERATIONS_AT_ONCE};
 use crate::view::Stored;
 
 /// What is to be written about the VM itself, if anything.
@@ -105,7 +105,8 @@ fn left_alone(placed: &Placed<'_>, status: &VmStatus, why: &str) -> Option<Agent
 pub(super) fn end_starts(placed: &Placed<'_>, change: Change, state: OperationState, step: &str) -> Change {
     let starts =
         |operation: &&Stored<Operation>| matches!(operation.value.kind, OperationKind::Create | OperationKind::Start);
-    placed.operations().filter(starts).fold(change, |change, operation| {
+    let starts = placed.operations().filter(starts).take(OPERATIONS_AT_ONCE);
+    starts.fold(change, |change, operation| {
         let ended = operation.value.moved(state.clone(), step, placed.now_ms());
         change.replace_operation(operation, ended)
     })

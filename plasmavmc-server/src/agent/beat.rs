@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failpoint;
 use super::session::{Attempted, Held, Opener, Quiet, SessionError, silence};
+use crate::chain::chain;
 use crate::store::{Mirror, Write, WriteError, keys};
 
 /// Between two tries to open a session that is not ours to open now.
@@ -212,18 +213,4 @@ fn occupied(session: &Session) -> String {
          changed, it goes on once that session is fenced",
         session.instance, session.boot_id, session.epoch
     )
-}
-
-/// An error with its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

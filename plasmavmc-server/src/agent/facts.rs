@@ -95,9 +95,7 @@ type PoolsSeen = (
 );
 
 async fn look_at_pools(workshop: &Arc<Workshop>) -> PoolsSeen {
-    let looker = Arc::clone(workshop);
-    let look = tokio::task::spawn_blocking(move || looker.pools().present());
-    let Ok(Ok(present)) = tokio::time::timeout(POOLS_WITHIN, look).await else {
+    let Some(present) = present_pools(workshop).await else {
         let text = format!(
             "the storage of a pool does not answer within {} s: no pool is offered until it does",
             POOLS_WITHIN.as_secs()
@@ -108,6 +106,17 @@ async fn look_at_pools(workshop: &Arc<Workshop>) -> PoolsSeen {
     let shared = shared.map(|(name, _)| name.clone()).take(MAX_LIST).collect();
     let pools = present.into_iter().map(|(name, _)| name).take(MAX_LIST).collect();
     (pools, shared, Vec::new())
+}
+
+/// Nothing if their storage does not answer. A look that hangs keeps its thread: there is never more than one.
+async fn present_pools(workshop: &Arc<Workshop>) -> Option<Vec<(plasmavmc_types::PoolName, bool)>> {
+    let looking = Arc::clone(&workshop.pools_look).try_acquire_owned().ok()?;
+    let looker = Arc::clone(workshop);
+    let look = tokio::task::spawn_blocking(move || {
+        let _looking = looking;
+        looker.pools().present()
+    });
+    tokio::time::timeout(POOLS_WITHIN, look).await.ok()?.ok()
 }
 
 /// One with the default for everything, to ask the accelerator about.

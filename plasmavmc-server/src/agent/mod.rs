@@ -10,7 +10,6 @@
 //! Must never: write without the session, start what it has not claimed, or end a QEMU because the server ends.
 
 pub mod beat;
-mod clock;
 mod console;
 pub mod facts;
 pub mod failpoint;

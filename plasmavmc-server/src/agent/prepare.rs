@@ -9,6 +9,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use plasmavmc_kvm::accel;
 use plasmavmc_kvm::argv::{HostFacts, Placed, UefiFirmwares, cpu_model};
@@ -17,6 +18,7 @@ use plasmavmc_kvm::machine::{Host, MachineError, StartPlan};
 use plasmavmc_kvm::preflight::{self, HostFiles, Programs};
 use plasmavmc_kvm::refused::{Reason, Refused};
 use plasmavmc_types::{AttemptId, Disk, DiskLocation, Firmware, VmId, VmSpec};
+use tokio::sync::Semaphore;
 
 use super::AgentConfig;
 use super::failpoint;
@@ -29,6 +31,8 @@ pub struct Workshop {
     pub kvm: Arc<Host>,
     pub config: AgentConfig,
     pools: Pools,
+    /// Held by whoever looks whether the pools are there: a look at storage that hangs is not joined by others.
+    pub pools_look: Arc<Semaphore>,
     qemu_img: QemuImg,
     uefi: UefiFirmwares,
 }
@@ -47,6 +51,8 @@ pub enum StartError {
     Image(ImageError),
     #[error("the accelerator cannot be tried: {0}")]
     Trial(#[from] accel::TrialError),
+    #[error("what it needs was not ready within {} s", .within.as_secs())]
+    NotReady { within: Duration },
     #[error(transparent)]
     Machine(MachineError),
 }
@@ -58,7 +64,7 @@ impl StartError {
             Self::Refused(refusals) => !refusals.iter().any(may_pass),
             Self::Accelerator(_) => true,
             Self::Taps(error) => error.is_final(),
-            Self::Image(_) | Self::Trial(_) => false,
+            Self::Image(_) | Self::Trial(_) | Self::NotReady { .. } => false,
             Self::Machine(error) => matches!(error, MachineError::Refused(_) | MachineError::Invalid(_)),
         }
     }
@@ -100,6 +106,7 @@ impl Workshop {
         let qemu_img = QemuImg::find(config.qemu_img.as_deref()).await?;
         Ok(Self {
             pools: Pools::new(config.pools.clone()),
+            pools_look: Arc::new(Semaphore::new(1)),
             uefi: UefiFirmwares::installed(),
             kvm,
             config,
@@ -177,7 +184,7 @@ impl Workshop {
     async fn make_missing_disks(&self, spec: &VmSpec, facts: &HostFacts, placed: &Placed) -> Result<(), StartError> {
         let mut missing: Vec<(usize, &Disk)> = Vec::new();
         for (index, disk) in spec.disks.iter().enumerate() {
-            if is_volume(disk) && self.is_missing(disk, placed) {
+            if is_volume(disk) && is_missing(disk, placed).await {
                 missing.push((index, disk));
             }
         }
@@ -198,14 +205,6 @@ impl Workshop {
             failpoint::DISK.around(self.make_disk(index, disk, placed)).await?;
         }
         Ok(())
-    }
-
-    fn is_missing(&self, disk: &Disk, placed: &Placed) -> bool {
-        let found = placed.images.iter().find(|image| image.location == disk.location);
-        found.is_some_and(|image| {
-            let look = image.path.symlink_metadata();
-            matches!(look, Err(error) if error.kind() == std::io::ErrorKind::NotFound)
-        })
     }
 
     async fn make_disk(&self, index: usize, disk: &Disk, placed: &Placed) -> Result<(), StartError> {
@@ -244,15 +243,24 @@ impl Workshop {
     }
 
     /// Removes what was kept for a VM besides its disks.
-    pub fn forget(&self, id: VmId) {
+    pub async fn forget(&self, id: VmId) {
         let vars = self.uefi_vars_of(id);
-        match std::fs::remove_file(&vars) {
+        match tokio::fs::remove_file(&vars).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(file = %vars.display(), %error, "the variables of a deleted VM stay behind");
             }
             _ => {}
         }
     }
+}
+
+/// On a thread that may hang with its storage; whoever started the VM does not wait for ever.
+async fn is_missing(disk: &Disk, placed: &Placed) -> bool {
+    let Some(image) = placed.images.iter().find(|image| image.location == disk.location) else {
+        return false;
+    };
+    let look = tokio::fs::symlink_metadata(&image.path).await;
+    matches!(look, Err(error) if error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn is_volume(disk: &Disk) -> bool {

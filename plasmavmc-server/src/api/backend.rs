@@ -4,7 +4,7 @@
 //! said `stale`), or wait longer than the caller does.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use chainfire::kv::{Consistency, Kv};
 use plasmavmc_core::view::{ClusterView, Heard};
@@ -92,10 +92,4 @@ impl Backend {
             .try_acquire_owned()
             .map_err(|_| ApiError::TooManyWatches { limit: WATCHES })
     }
-}
-
-/// The wall clock: for people, and for deadlines of minutes.
-pub fn wall_clock_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use plasmavmc_core::events::{self, Changed};
+use plasmavmc_core::events;
 use plasmavmc_core::view::ClusterView;
 use plasmavmc_proto::api;
 use plasmavmc_proto::api::WatchEventsRequest;
@@ -14,10 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::backend::{Backend, wall_clock_ms};
+use super::backend::Backend;
 use super::error::ApiError;
 use super::{Api, find_host, find_vm, history};
-use crate::store::{Change, Changes, ChangesError, ParsedKey, StoredValue};
+use crate::clock::wall_ms;
+use crate::store::{Change, Changes, ChangesError, StoredValue};
 
 /// Events that a slow client may lag behind by.
 const QUEUE: usize = 1024;
@@ -96,7 +97,14 @@ impl Teller {
     async fn tell(&self, changes: &[Change]) -> Result<(), Gone> {
         let told = self.backend.mirror.read(|view| {
             let told = changes.iter().filter_map(|change| self.event(view, change));
-            told.collect::<Vec<_>>()
+            let mut told: Vec<api::Event> = told.collect();
+            // Whoever resumes between two events of one transaction gets both, rather than neither.
+            for index in 1..told.len() {
+                if told[index - 1].revision == told[index].revision {
+                    told[index - 1].resume_from = told[index].revision.saturating_sub(1);
+                }
+            }
+            told
         });
         for event in told {
             self.sender
@@ -108,11 +116,12 @@ impl Teller {
     }
 
     fn event(&self, view: &ClusterView, change: &Change) -> Option<api::Event> {
-        let event = events::of(view, changed(change)?)?;
+        let event = events::of(view, change.as_event_source()?)?;
         let is_meant =
             self.vm.is_none_or(|vm| event.vm == Some(vm)) && self.host.is_none_or(|host| event.host == Some(host));
         is_meant.then(|| api::Event {
             revision: change.revision,
+            resume_from: change.revision,
             at_ms: at_ms(change),
             kind: event.kind.to_owned(),
             vm_id: event.vm.map(|vm| vm.to_string()).unwrap_or_default(),
@@ -151,59 +160,9 @@ fn at_ms(change: &Change) -> u64 {
         _ => 0,
     };
     match written {
-        0 => wall_clock_ms(),
+        0 => wall_ms(),
         written => written,
     }
-}
-
-macro_rules! both {
-    ($kind:ident, $change:ident) => {{
-        (
-            match &$change.before {
-                Some(StoredValue::$kind(value)) => Some(value),
-                _ => None,
-            },
-            match &$change.after {
-                Some(StoredValue::$kind(value)) => Some(value),
-                _ => None,
-            },
-        )
-    }};
-}
-
-/// The change as core::events reads it; `None`: nobody wants to hear of it, or it cannot be read.
-fn changed(change: &Change) -> Option<Changed<'_>> {
-    if change.is_unreadable {
-        return None;
-    }
-    Some(match &change.key {
-        ParsedKey::VmRecord(vm) => {
-            let (before, after) = both!(VmRecord, change);
-            Changed::VmRecord(*vm, before, after)
-        }
-        ParsedKey::Placement(vm) => {
-            let (before, after) = both!(Placement, change);
-            Changed::Placement(*vm, before, after)
-        }
-        ParsedKey::Status(vm) => {
-            let (before, after) = both!(Status, change);
-            Changed::Status(*vm, before, after)
-        }
-        ParsedKey::HostRecord(host) => {
-            let (before, after) = both!(HostRecord, change);
-            Changed::HostRecord(*host, before, after)
-        }
-        ParsedKey::Session(host) => {
-            let (before, after) = both!(Session, change);
-            Changed::Session(*host, before, after)
-        }
-        ParsedKey::Operation(id) => {
-            let (before, after) = both!(Operation, change);
-            Changed::Operation(*id, before, after)
-        }
-        ParsedKey::Decision(_) => Changed::Decision(both!(Decision, change).1),
-        _ => return None,
-    })
 }
 
 #[tonic::async_trait]

@@ -14,7 +14,7 @@
 //! keep a caller waiting beyond its deadline.
 
 mod backend;
-mod caller;
+pub(crate) mod caller;
 mod console;
 mod error;
 mod events;
@@ -22,9 +22,9 @@ mod history;
 mod hosts;
 mod numbers;
 mod operations;
-mod requests;
+pub(crate) mod requests;
 mod show;
-mod vms;
+pub(crate) mod vms;
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ use tokio::sync::watch;
 use crate::agent::ConsoleHub;
 use crate::serve::CommitLatency;
 
-pub use backend::{Backend, wall_clock_ms};
+pub use backend::Backend;
 pub use console::NodeService;
 pub use error::{ApiError, ClusterError, DOMAIN, TokenError};
 

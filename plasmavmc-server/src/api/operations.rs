@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::backend::{Backend, wall_clock_ms};
+use super::backend::Backend;
 use super::error::ApiError;
 use super::{Api, find_vm, show};
+use crate::clock::wall_ms;
 use crate::store::{Write, WriteError, keys};
 
 const PAGE: u32 = 500;
@@ -107,7 +108,7 @@ pub(super) async fn cancel(backend: &Backend, id: &str) -> Result<api::Operation
         }
         let next = Operation {
             cancel_requested: true,
-            updated_at_ms: wall_clock_ms(),
+            updated_at_ms: wall_ms(),
             ..seen.value
         };
         let write = Write::new()

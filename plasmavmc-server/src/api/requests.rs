@@ -5,8 +5,8 @@ use plasmavmc_types::{OperationId, RequestId, VmId};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::backend::wall_clock_ms;
 use super::error::ApiError;
+use crate::clock::wall_ms;
 use crate::store::{Mirror, Request, Write};
 
 /// A call that changes something.
@@ -57,9 +57,13 @@ impl Asked {
             content_sha256: self.content_sha256,
             vm: Some(vm),
             operation,
-            at_ms: wall_clock_ms(),
+            at_ms: wall_ms(),
         };
         write.put_request(id, &request)
+    }
+
+    pub fn has_id(&self) -> bool {
+        self.id.is_some()
     }
 
     /// The id, for messages.

@@ -22,6 +22,7 @@ use tonic::Code;
 
 use super::records::{self, Refreshed};
 use crate::api::{ApiError, ClusterError, Place};
+use crate::chain::chain;
 use crate::serve::{PlaceError, Running, Starter};
 
 /// How long a member may take to admit this host.
@@ -125,9 +126,7 @@ impl Enrolment {
             via: admitted.members,
             as_learner: admitted.as_learner,
         };
-        let cannot_join = |error: PlaceError| ClusterError::CannotJoin {
-            reason: chain_of(&error),
-        };
+        let cannot_join = |error: PlaceError| ClusterError::CannotJoin { reason: chain(&error) };
         let joined = self.starter.join(start).await.map_err(cannot_join)?;
         let started = self.starter.run(joined).await.map_err(cannot_join)?;
         let place = self.settle(started, &mut running).await?;
@@ -261,20 +260,6 @@ fn is_refusal(code: Code) -> bool {
 }
 
 fn cannot_found(error: PlaceError) -> ApiError {
-    let reason = chain_of(&error);
+    let reason = chain(&error);
     ClusterError::CannotFound { reason }.into()
-}
-
-/// An error with its causes.
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

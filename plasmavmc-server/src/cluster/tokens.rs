@@ -9,7 +9,8 @@ use std::fmt::Write as _;
 use plasmavmc_types::TokenId;
 use sha2::{Digest, Sha256};
 
-use crate::api::{ApiError, Backend, TokenError, wall_clock_ms};
+use crate::api::{ApiError, Backend, TokenError};
+use crate::clock::wall_ms;
 use crate::store::{Token, Write, codec, keys};
 
 const DEFAULT_VALID_S: u32 = 3600;
@@ -31,7 +32,7 @@ pub async fn create(backend: &Backend, valid_s: u32, uses: u32) -> Result<NewTok
     require(uses <= MOST_USES, "uses", uses, MOST_USES)?;
     let id = hex(&rand::random::<[u8; 6]>());
     let secret = hex(&rand::random::<[u8; 32]>());
-    let expires_at_ms = wall_clock_ms() + u64::from(valid_s) * 1000;
+    let expires_at_ms = wall_ms() + u64::from(valid_s) * 1000;
     let token = Token {
         secret_sha256: hash(&secret),
         expires_at_ms,
@@ -74,7 +75,7 @@ pub async fn present(backend: &Backend, text: &str) -> Result<Presented, ApiErro
     if !equal(&hash(secret), &token.secret_sha256) {
         return Err(TokenError::Unknown.into());
     }
-    if token.expires_at_ms <= wall_clock_ms() {
+    if token.expires_at_ms <= wall_ms() {
         return Err(TokenError::Expired.into());
     }
     Ok(Presented {

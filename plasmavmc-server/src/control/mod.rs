@@ -18,7 +18,7 @@ mod step;
 mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use chainfire::kv::{Consistency, Kv};
 use tokio::sync::watch;
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use step::{StepReport, step};
 
+use crate::clock::wall_ms;
 use crate::store::{Mirror, keys};
 use housekeeping::Housekeeping;
 
@@ -97,12 +98,12 @@ impl Lead {
             }
             let began = Instant::now();
             revision.borrow_and_update();
-            let (now_ms, heard) = (wall_clock_ms(), self.mirror.heard(began));
+            let (now_ms, heard) = (wall_ms(), self.mirror.heard(began));
             let planned = self
                 .mirror
                 .read(|view| plasmavmc_core::plan::plan(view, &heard, now_ms));
             let report = step(&*self.kv, planned, &mut rand::random).await;
-            housekeeping.run(&*self.kv, &self.mirror, now_ms, &report).await;
+            housekeeping.run(&*self.kv, &self.mirror, now_ms).await;
             seen = report.revision;
             if report.failed > 0 {
                 tokio::time::sleep(PAUSE).await;
@@ -133,10 +134,4 @@ impl Lead {
         let reached = self.mirror.reached(wanted, CATCH_UP_WITHIN).await;
         reached.map_err(|error| error.to_string())
     }
-}
-
-/// For deadlines and pauses of seconds, and for people.
-fn wall_clock_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

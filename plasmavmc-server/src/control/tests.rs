@@ -1,1 +1,5 @@
-//! Being written.
+//! The controller, on a cluster whose hosts are played.
+
+mod forgetting;
+mod leading;
+mod life;

@@ -26,7 +26,7 @@ use super::{codec, keys};
 /// How long a commit is waited for where the caller does not say. Longer than the store's own deadlines.
 const COMMIT_WITHIN: Duration = Duration::from_secs(15);
 
-/// Decisions that are kept; older ones are deleted with the next.
+/// Decisions that are kept; older ones are deleted soon after a newer one was written.
 pub const DECISIONS_KEPT: usize = 1000;
 
 /// A transaction that was carried out.
@@ -181,8 +181,8 @@ impl Write {
         self.expect(keys::operation(id), seen).delete(keys::operation(id))
     }
 
-    /// A decision under an id of [`keys::decision_id`] that nothing has yet. Delete the oldest ones with it:
-    /// [`Mirror::surplus_decisions`](super::Mirror::surplus_decisions).
+    /// A decision under an id of [`keys::decision_id`] that nothing has yet. The controller deletes the
+    /// oldest ones: [`Mirror::surplus_decisions`](super::Mirror::surplus_decisions).
     pub fn put_decision(self, id: &str, decision: &Decision) -> Self {
         self.expect_absent(keys::decision(id))
             .put(keys::decision(id), codec::encode_decision(decision))

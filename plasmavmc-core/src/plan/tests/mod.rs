@@ -321,3 +321,38 @@ fn incarnations_only_go_up() {
     ));
     assert_eq!(plan_of(&cluster), []);
 }
+
+/// As many as the store takes in one transaction: compares and writes.
+const MOST_OPS: usize = 512;
+
+#[test]
+fn however_many_operations_wait_a_transaction_takes_what_it_can() {
+    let many = |cluster: Cluster| {
+        (1..=300).fold(cluster, |cluster, number| {
+            cluster.with_operation(number, 1, OperationKind::Start)
+        })
+    };
+    let ops =
+        |action: &ControlAction| action.change.expects.len() + action.change.puts.len() + action.change.removes.len();
+    let deleted = many(Cluster::of_hosts(1).with_vm(1)).deleted(1);
+    for cluster in [
+        many(Cluster::of_hosts(1).with_vm(1)),
+        many(Cluster::of_hosts(0).with_vm(1)),
+        deleted,
+    ] {
+        let mut cluster = cluster;
+        for _ in 0..10 {
+            let actions = plan_of(&cluster);
+            assert!(
+                actions.iter().all(|action| ops(action) <= MOST_OPS),
+                "{}",
+                actions.len()
+            );
+            cluster = after(&cluster, &actions);
+        }
+        assert_eq!(plan_of(&cluster), []);
+        let open = cluster.view.open_operations(vm_id(1)).len();
+        let is_gone = !cluster.view.vms.contains_key(&vm_id(1));
+        assert!(open == 300 || (is_gone && open == 0), "{open}");
+    }
+}

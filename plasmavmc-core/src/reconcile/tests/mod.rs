@@ -1,5 +1,6 @@
 //! One VM on host 1 in a situation, and the step that follows.
 
+mod model;
 mod orders;
 mod starting;
 

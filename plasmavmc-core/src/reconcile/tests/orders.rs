@@ -150,8 +150,9 @@ fn pulling_the_plug_overtakes_what_is_under_way() {
     pulled.check("kill ordered");
     let over = pulled.gone(Ended::Killed).written("report stopped");
     assert_eq!(over.operation(2), "done");
-    let failed = over.cleared().written("fail");
+    let failed = over.written("fail");
     assert_eq!(failed.operation(1), "OVERTAKEN");
+    failed.cleared().check("nothing");
 }
 
 #[test]

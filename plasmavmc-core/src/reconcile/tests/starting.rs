@@ -250,3 +250,15 @@ fn deletion_ends_with_the_word_that_nothing_runs() {
         .written("report stopped")
         .check("clear");
 }
+
+#[test]
+fn however_many_wait_for_a_start_a_transaction_takes_what_it_can() {
+    let ask = |bench: Bench, number| bench.cluster(|cluster| cluster.with_operation(number, 1, OperationKind::Start));
+    let says = |cluster: Cluster| cluster.says(1, ObservedState::Starting);
+    let bench = (1..=300).fold(Bench::placed().cluster(says).seen(Observed::Running), ask);
+    let Some(AgentAction::Write(write)) = bench.step() else {
+        panic!("nothing is written");
+    };
+    assert!(write.change.expects.len() + write.change.puts.len() <= 512);
+    bench.written("report running").check("nothing");
+}

@@ -20,8 +20,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::agent::clock::wall_ms;
 use crate::agent::{AgentConfig, AgentParts, HostAgent, Pool};
+use crate::clock::wall_ms;
 use crate::store::{Mirror, Write, keys};
 
 pub const SOON: Duration = Duration::from_secs(20);

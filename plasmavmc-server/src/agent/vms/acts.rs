@@ -11,9 +11,9 @@ use super::entry::{Holding, UnderWay, fresh_attempt, size_of};
 use super::observe::{observe, process_of};
 use super::work::{self, News};
 use super::{Vms, health, orders};
-use crate::agent::beat::chain;
-use crate::agent::clock::wall_ms;
 use crate::agent::failpoint;
+use crate::chain::chain;
+use crate::clock::wall_ms;
 use crate::store::{Write, WriteError};
 
 impl Vms {
@@ -46,7 +46,7 @@ impl Vms {
                 }
             }
             AgentAction::Order(ordered) => self.order(*ordered, here),
-            AgentAction::Clear { vm, attempt } => self.clear(vm, attempt, here),
+            AgentAction::Clear { vm, attempt } => self.clear(vm, attempt),
             AgentAction::Retry { vm, at_ms } => {
                 let left = std::time::Duration::from_millis(at_ms.saturating_sub(wall_ms()));
                 self.entries.entry(vm).or_default();
@@ -127,8 +127,7 @@ impl Vms {
         entry.starts_paused = spec.start_paused;
         let (workshop, room) = (Arc::clone(&self.parts.workshop), Arc::clone(&self.launches));
         self.spawn(async move {
-            let start = work::start(workshop, room, vm, attempt, spec);
-            let result = work::start_in_time(attempt, start).await;
+            let result = work::start(workshop, room, vm, attempt, spec).await;
             News::Launched { vm, number, result }
         });
     }
@@ -153,7 +152,7 @@ impl Vms {
     }
 
     /// All that a machine told has been written: it goes out of mind.
-    fn clear(&mut self, vm: VmId, attempt: AttemptId, here: &Here) {
+    fn clear(&mut self, vm: VmId, attempt: AttemptId) {
         let entry = self.entries.entry(vm).or_default();
         if entry
             .holding
@@ -162,10 +161,6 @@ impl Vms {
         {
             entry.holding = None;
             self.parts.consoles.remove(vm);
-        }
-        let record = here.vms.get(&vm).and_then(|vm| vm.stored.record.as_ref());
-        if record.is_none_or(|record| record.value.is_deleted()) {
-            self.parts.workshop.forget(vm);
         }
         self.dirty.insert(vm);
     }
@@ -183,7 +178,14 @@ impl Vms {
                         let held_back = self.entries.entry(vm).or_default().starts_paused;
                         self.hold(vm, machine, AgentHealth::NotAsked, held_back);
                     }
-                    Err(failure) => self.entries.entry(vm).or_default().launch_failed = Some(failure),
+                    Err(failed) => {
+                        let entry = self.entries.entry(vm).or_default();
+                        if failed.is_left {
+                            let text = "its start failed and left something in its folder";
+                            entry.left_alone = Some(text.to_owned());
+                        }
+                        entry.launch_failed = Some(failed.failure);
+                    }
                 }
             }
             News::Acted { vm, number, result } => {
@@ -255,6 +257,8 @@ impl Vms {
             Err(WriteError::Raced) => self.rest(vm),
             Err(error) => {
                 tracing::warn!(%vm, error = %chain(&error), "what happened to it is not written yet");
+                // It may still arrive, and must not find a launch under way that it knows nothing of.
+                entry.claimed = None;
                 self.rest(vm);
             }
         }

@@ -1,5 +1,7 @@
 //! Which VMs a change of the store is about.
 
+use std::sync::Arc;
+
 use plasmavmc_core::reconcile::OwnSession;
 use plasmavmc_types::VmId;
 use tokio::sync::watch;
@@ -16,6 +18,10 @@ impl Vms {
                 ParsedKey::VmRecord(vm) | ParsedKey::Placement(vm) | ParsedKey::Status(vm) => {
                     self.dirty.insert(*vm);
                     is_about_vms = true;
+                    if is_last_of(change) {
+                        let (workshop, vm) = (Arc::clone(&self.parts.workshop), *vm);
+                        self.tasks.spawn(async move { workshop.forget(vm).await });
+                    }
                 }
                 ParsedKey::Operation(_) => {
                     let operations = [&change.before, &change.after].into_iter().flatten();
@@ -52,6 +58,12 @@ impl Vms {
         self.dirty.extend(placed);
         self.dirty.extend(self.entries.keys());
     }
+}
+
+/// A tombstone goes when nothing of its VM can run any more. A record that is merely missing proves nothing.
+fn is_last_of(change: &Change) -> bool {
+    let was_deleted = matches!(&change.before, Some(StoredValue::VmRecord(record)) if record.is_deleted());
+    was_deleted && change.after.is_none() && !change.is_unreadable
 }
 
 fn vm_of(value: &StoredValue) -> Option<VmId> {

@@ -27,19 +27,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chainfire::kv::Kv;
-use plasmavmc_core::boot;
 use plasmavmc_core::reconcile::{Here, HereVm, Local, OwnSession, reconcile};
-use plasmavmc_core::view::{ClusterView, revision_of};
-use plasmavmc_types::{HostId, HostMode, Usage, VmId};
+use plasmavmc_core::view::ClusterView;
+use plasmavmc_types::{HostId, Usage, VmId};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::beat::BeatState;
-use super::clock::wall_ms;
 use super::console::ConsoleHub;
 use super::prepare::Workshop;
+use crate::clock::wall_ms;
 use crate::store::{ChangesError, Mirror};
 use entry::{Entries, fresh_attempt, usage_of};
 use work::News;
@@ -187,12 +186,14 @@ impl Vms {
             return;
         }
         let now = Instant::now();
-        let resting = |entries: &Entries, vm: &VmId| {
-            let until = entries.get(vm).and_then(|entry| entry.rests_until);
-            until.is_some_and(|until| until > now)
-        };
-        let dirty = std::mem::take(&mut self.dirty);
-        let ids: Vec<VmId> = dirty.into_iter().filter(|vm| !resting(&self.entries, vm)).collect();
+        let mut ids = Vec::new();
+        for vm in std::mem::take(&mut self.dirty) {
+            let rests_until = self.entries.get(&vm).and_then(|entry| entry.rests_until);
+            match rests_until.filter(|until| *until > now) {
+                Some(until) => self.look_at(vm, until),
+                None => ids.push(vm),
+            }
+        }
         let here = self.parts.mirror.read(|view| self.collect(view, &ids));
         for vm in &ids {
             self.waiting.remove(vm);
@@ -227,53 +228,18 @@ impl Vms {
     /// What concerns these VMs, of all that is stored and known.
     fn collect(&self, view: &ClusterView, ids: &[VmId]) -> Here {
         let host = self.parts.host;
-        let now_ms = wall_ms();
         let is_placed_here = |vm: &VmId| {
-            view.vms
-                .get(vm)
-                .and_then(|vm| vm.placement.as_ref())
-                .is_some_and(|at| at.value.host == host)
+            let placement = view.vms.get(vm).and_then(|vm| vm.placement.as_ref());
+            placement.is_some_and(|at| at.value.host == host)
         };
-        let ours = ids
-            .iter()
-            .filter(|vm| self.entries.contains_key(vm) || is_placed_here(vm));
-        let mut vms: std::collections::BTreeMap<VmId, HereVm> = ours
-            .map(|vm| {
-                let local = match self.entries.get(vm) {
-                    Some(entry) => entry.local(),
-                    None => Local::empty(fresh_attempt()),
-                };
-                let here_vm = HereVm {
-                    stored: view.vms.get(vm).cloned().unwrap_or_default(),
-                    operations: Vec::new(),
-                    waits_for: boot::waits_for(view, *vm, now_ms),
-                    local,
-                };
-                (*vm, here_vm)
-            })
-            .collect();
-        for operation in view.operations.values().filter(|operation| !operation.value.is_ended()) {
-            if let Some(vm) = vms.get_mut(&operation.value.vm) {
-                vm.operations.push(operation.clone());
+        let ours = ids.iter().copied();
+        let ours = ours.filter(|vm| self.entries.contains_key(vm) || is_placed_here(vm));
+        Here::of(view, host, self.session, wall_ms(), ours, |vm| {
+            match self.entries.get(&vm) {
+                Some(entry) => entry.local(),
+                None => Local::empty(fresh_attempt()),
             }
-        }
-        for vm in vms.values_mut() {
-            vm.operations
-                .sort_by_key(|operation| (operation.value.created_at_ms, operation.value.id));
-        }
-        let stored = view.hosts.get(&host);
-        let record = stored.and_then(|host| host.record.as_ref());
-        let own = stored.and_then(|host| host.session.as_ref());
-        let is_own = |session: &OwnSession| session.revision == revision_of(own);
-        Here {
-            host,
-            host_name: record.map_or_else(|| host.to_string(), |record| record.value.name().to_string()),
-            session: self.session.filter(is_own),
-            takes_starts: record.is_some_and(|record| record.value.mode() == HostMode::Active),
-            revision: view.revision,
-            now_ms,
-            vms,
-        }
+        })
     }
 
     /// Looks again at this time, unless something happens before. A rest is not cut short.

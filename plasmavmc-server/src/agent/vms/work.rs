@@ -14,13 +14,14 @@ use plasmavmc_types::{AgentHealth, AttemptId, VmId, VmSpec};
 use tokio::sync::Semaphore;
 
 use super::observe::end_of;
-use crate::agent::beat::chain;
 use crate::agent::failpoint;
 use crate::agent::prepare::{StartError, Workshop};
+use crate::chain::chain;
 use crate::store::WriteError;
 
-/// A launch waits for the ones before it; each of those has a deadline.
-const LAUNCH_WITHIN: Duration = Duration::from_secs(120);
+/// For what a VM needs before its QEMU is started: making its disks takes longest. QEMU itself has deadlines of its
+/// own, and the wait for other launches, which all end, counts for nothing.
+const READY_WITHIN: Duration = Duration::from_secs(120);
 /// What QEMU says when somebody else has the disk.
 const LOCK_WORDS: &str = "Failed to get";
 
@@ -35,7 +36,7 @@ pub enum News {
     Launched {
         vm: VmId,
         number: u64,
-        result: Result<Machine, LaunchFailure>,
+        result: Result<Machine, Failed>,
     },
     /// A machine was let loose or killed, or was not.
     Acted {
@@ -60,30 +61,44 @@ pub enum News {
     },
 }
 
-/// Starts a VM whose guest does not execute yet. Nothing is left behind if this fails.
+/// A launch that came to nothing.
+#[derive(Debug)]
+pub struct Failed {
+    pub failure: LaunchFailure,
+    /// Something is in the VM's folder that nobody could end, or that was there before.
+    pub is_left: bool,
+}
+
+/// Starts a VM whose guest does not execute yet.
 pub async fn start(
     workshop: Arc<Workshop>,
     room: Arc<Semaphore>,
     vm: VmId,
     attempt: AttemptId,
     spec: VmSpec,
-) -> Result<Machine, LaunchFailure> {
+) -> Result<Machine, Failed> {
     let started = async {
         // It is never closed.
         let _room = room.acquire().await.ok();
-        let plan = workshop.plan(vm, attempt, &spec).await?;
+        let ready = tokio::time::timeout(READY_WITHIN, workshop.plan(vm, attempt, &spec)).await;
+        let plan = ready.map_err(|_| StartError::NotReady { within: READY_WITHIN })??;
         let launched = failpoint::LAUNCH.around(launch(&workshop.kvm, plan)).await;
         launched.map_err(StartError::from)
     };
-    started.await.map_err(|error: StartError| {
-        let failure = LaunchFailure {
-            attempt,
-            kind: kind_of(&error),
-            text: text_of(&error),
-        };
-        tracing::warn!(%vm, %attempt, kind = ?failure.kind, "it was not started: {}", failure.text);
-        failure
-    })
+    let error: StartError = match started.await {
+        Ok(machine) => return Ok(machine),
+        Err(error) => error,
+    };
+    let failure = LaunchFailure {
+        attempt,
+        kind: kind_of(&error),
+        text: text_of(&error),
+    };
+    tracing::warn!(%vm, %attempt, kind = ?failure.kind, "it was not started: {}", failure.text);
+    let folder = workshop.kvm.vms.join(vm.to_string());
+    // What cannot be looked at counts as there.
+    let is_left = tokio::fs::try_exists(folder).await.unwrap_or(true);
+    Err(Failed { failure, is_left })
 }
 
 fn kind_of(error: &StartError) -> LaunchFailureKind {
@@ -127,17 +142,4 @@ pub async fn kill(machine: Machine) -> Result<(), String> {
         Err(_) if machine.state().borrow().phase.is_gone() => Ok(()),
         killed => killed.map_err(|error| chain(&error)),
     }
-}
-
-/// A launch that takes longer is given up: what is left of it is found as any other machine is.
-pub async fn start_in_time(
-    attempt: AttemptId,
-    start: impl Future<Output = Result<Machine, LaunchFailure>>,
-) -> Result<Machine, LaunchFailure> {
-    let late = |_| LaunchFailure {
-        attempt,
-        kind: LaunchFailureKind::Broke,
-        text: format!("the start was not done within {} s", LAUNCH_WITHIN.as_secs()),
-    };
-    tokio::time::timeout(LAUNCH_WITHIN, start).await.map_err(late)?
 }

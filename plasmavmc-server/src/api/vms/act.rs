@@ -1,19 +1,19 @@
 //! Everything that is done to a VM that exists: admitted by the rules of the life cycle on what is stored now,
 //! and begun in one transaction that compares it.
 
-use plasmavmc_core::change::Part;
 use plasmavmc_core::lifecycle::{Admission, admit, admit_delete, patience_ms};
 use plasmavmc_core::visible;
 use plasmavmc_proto::api;
 use plasmavmc_types::{Operation, OperationId, OperationKind, OperationState, VmId, VmName};
 use uuid::Uuid;
 
-use super::{TRIES, require_done, wait_for_end};
-use crate::api::backend::{Backend, wall_clock_ms};
+use super::{TRIES, wait_for_done};
+use crate::api::backend::Backend;
 use crate::api::caller::Caller;
 use crate::api::error::ApiError;
 use crate::api::requests::Asked;
 use crate::api::{find_vm, show};
+use crate::clock::wall_ms;
 use crate::store::{ParsedKey, Write, WriteError};
 
 /// The longest a caller may give an operation.
@@ -55,12 +55,12 @@ pub async fn act(backend: &Backend, order: Order, asked: Asked, caller: Caller) 
     }
     let id = begun(backend, &order, &asked).await?;
     let operation = match order.waits {
-        true => Some(require_done(wait_for_end(backend, id, caller).await?)?),
+        true => Some(wait_for_done(backend, id, caller).await?),
         false => None,
     };
     backend.mirror.read(|view| match operation {
         Some(operation) => Ok(show::operation(view, &operation)),
-        None => show::operation_by_id(view, id).ok_or_else(|| ApiError::RequestOutlived(asked.id())),
+        None => show::operation_by_id(view, id).ok_or_else(|| ApiError::OperationNotFound(id.to_string())),
     })
 }
 
@@ -124,7 +124,7 @@ fn decide(backend: &Backend, order: &Order) -> Result<Decided, ApiError> {
 impl Decided {
     fn write(self, order: &Order, id: OperationId, asked: &Asked) -> Write {
         let Self { vm, name, admission } = self;
-        let now_ms = wall_clock_ms();
+        let now_ms = wall_ms();
         let patience_ms = match order.timeout_s {
             0 => patience_ms(order.kind),
             timeout_s => u64::from(timeout_s) * 1000,
@@ -145,26 +145,11 @@ impl Decided {
         debug_assert!(!matches!(operation.state, OperationState::Running));
         let mut write = Write::new().create_operation(&operation);
         for (part, revision) in admission.expects {
-            write = write.expect(key_of(part), revision);
+            write = write.expect(ParsedKey::from(&part), revision);
         }
         if let Some(record) = &admission.record {
             write = write.put_record(record);
         }
         asked.note(write, vm, Some(id))
-    }
-}
-
-fn key_of(part: Part) -> ParsedKey {
-    match part {
-        Part::VmRecord(vm) => ParsedKey::VmRecord(vm),
-        Part::Placement(vm) => ParsedKey::Placement(vm),
-        Part::Status(vm) => ParsedKey::Status(vm),
-        Part::HostRecord(host) => ParsedKey::HostRecord(host),
-        Part::Session(host) => ParsedKey::Session(host),
-        Part::Beat(host) => ParsedKey::Beat(host),
-        Part::Operation(operation) => ParsedKey::Operation(operation),
-        Part::Name(name) => ParsedKey::Name(name),
-        Part::Number(number) => ParsedKey::Number(number),
-        Part::Decision(id) => ParsedKey::Decision(id),
     }
 }

@@ -10,12 +10,13 @@ use plasmavmc_types::{
 use prost::Message;
 use uuid::Uuid;
 
-use super::{TRIES, new_mac, require_done, shown, wait_for_end};
-use crate::api::backend::{Backend, wall_clock_ms};
+use super::{TRIES, new_mac, shown, wait_for_done};
+use crate::api::backend::Backend;
 use crate::api::caller::Caller;
 use crate::api::error::ApiError;
 use crate::api::numbers::HeldNumber;
 use crate::api::requests::Asked;
+use crate::clock::wall_ms;
 use crate::store::{Request, Write, WriteError};
 
 /// A new VM, checked, before it has a number.
@@ -31,7 +32,7 @@ pub async fn create(backend: &Backend, request: api::CreateVmRequest, caller: Ca
     let waits = request.wait;
     let (vm, operation) = created(backend, request).await?;
     if waits {
-        require_done(wait_for_end(backend, operation, caller).await?)?;
+        wait_for_done(backend, operation, caller).await?;
     }
     shown(backend, vm).ok_or_else(|| ApiError::VmNotFound(vm.to_string()))
 }
@@ -39,11 +40,15 @@ pub async fn create(backend: &Backend, request: api::CreateVmRequest, caller: Ca
 /// The VM and the operation that starts it, made now or by an earlier call with the same request id.
 async fn created(backend: &Backend, request: api::CreateVmRequest) -> Result<(VmId, OperationId), ApiError> {
     let asked = asked(&request)?;
-    let wanted = checked(backend, &request).await?;
+    if names_others(&request) {
+        backend.catch_up().await?;
+    }
+    // Before anything is checked: what it named may be gone by now.
+    if let Some(first) = asked.answered(&backend.mirror)? {
+        return of_first(backend, &asked, &first);
+    }
+    let wanted = checked(backend, &request)?;
     for tries in 0..TRIES {
-        if let Some(first) = asked.answered(&backend.mirror)? {
-            return of_first(backend, &asked, &first);
-        }
         let held = match wanted.number {
             Some(_) => None,
             None => Some(allot(backend, tries)?),
@@ -58,7 +63,10 @@ async fn created(backend: &Backend, request: api::CreateVmRequest) -> Result<(Vm
             }
             Err(WriteError::Raced) => {
                 backend.catch_up().await?;
-                refuse_taken(backend, &asked, &wanted)?;
+                if let Some(first) = asked.answered(&backend.mirror)? {
+                    return of_first(backend, &asked, &first);
+                }
+                refuse_taken(backend, &wanted)?;
             }
             Err(WriteError::Kv(error @ chainfire::kv::KvError::OutcomeUnknown { .. })) => {
                 return settle_unknown(backend, &wanted, error).await;
@@ -78,15 +86,15 @@ fn asked(request: &api::CreateVmRequest) -> Result<Asked, ApiError> {
     Asked::new("CreateVm", &request.request_id, &content)
 }
 
+fn names_others(request: &api::CreateVmRequest) -> bool {
+    !request.depends_on.is_empty() || request.affinity.is_some()
+}
+
 /// Everything that is wrong with a request is told at once.
-async fn checked(backend: &Backend, request: &api::CreateVmRequest) -> Result<Wanted, ApiError> {
+fn checked(backend: &Backend, request: &api::CreateVmRequest) -> Result<Wanted, ApiError> {
     // The fields of a specification have the same numbers in both messages; a test compares them.
     let spec = api::VmSpec::decode(request.encode_to_vec().as_slice())
         .map_err(|error| ApiError::Internal(format!("a request does not read as a specification: {error}")))?;
-    let names_others = !spec.depends_on.is_empty() || spec.affinity.is_some();
-    if names_others {
-        backend.catch_up().await?;
-    }
     let spec = backend
         .mirror
         .read(|view| spec_from_api(spec, |reference| view.find(reference), new_mac));
@@ -127,7 +135,7 @@ fn allot(backend: &Backend, tries: u32) -> Result<HeldNumber, ApiError> {
 
 impl Wanted {
     fn write(&self, number: VmNumber, asked: &Asked) -> Result<Write, ApiError> {
-        let now_ms = wall_clock_ms();
+        let now_ms = wall_ms();
         let record = VmRecord::from_parts(VmRecordParts {
             id: self.vm,
             number,
@@ -161,10 +169,7 @@ impl Wanted {
 }
 
 /// What stood in the way, if it was something that stays.
-fn refuse_taken(backend: &Backend, asked: &Asked, wanted: &Wanted) -> Result<(), ApiError> {
-    if asked.answered(&backend.mirror)?.is_some() {
-        return Ok(());
-    }
+fn refuse_taken(backend: &Backend, wanted: &Wanted) -> Result<(), ApiError> {
     let name = &wanted.spec.name;
     let (has_name, has_number) = backend.mirror.read(|view| {
         let number = wanted.number.filter(|number| view.numbers.contains_key(number));

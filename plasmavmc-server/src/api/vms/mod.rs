@@ -65,8 +65,9 @@ async fn wait_for_end(backend: &Backend, id: OperationId, caller: Caller) -> Res
     }
 }
 
-/// An operation that did not end well is the error of the call that waited for it.
-fn require_done(operation: Operation) -> Result<Operation, ApiError> {
+/// Waits until an operation is done. One that does not end well is the error of the call that waits for it.
+pub(super) async fn wait_for_done(backend: &Backend, id: OperationId, caller: Caller) -> Result<Operation, ApiError> {
+    let operation = wait_for_end(backend, id, caller).await?;
     match operation.state {
         OperationState::Failed(_) | OperationState::Cancelled => Err(ApiError::OperationEnded(Box::new(operation))),
         _ => Ok(operation),

@@ -7,10 +7,11 @@ use plasmavmc_proto::api;
 use plasmavmc_types::VmNumber;
 use prost::Message;
 
-use crate::api::backend::{Backend, wall_clock_ms};
+use crate::api::backend::Backend;
 use crate::api::error::ApiError;
 use crate::api::show::{self, Showing};
 use crate::api::{find_host, find_vm};
+use crate::clock::wall_ms;
 
 /// VMs of one page.
 const PAGE: u32 = 1000;
@@ -117,7 +118,7 @@ pub async fn explain(backend: &Backend, request: api::ExplainVmRequest) -> Resul
         operations.sort_by_key(|operation| std::cmp::Reverse((operation.created_at_ms, operation.id)));
         Ok(api::ExplainVmResponse {
             vm: Showing::new(view, heard).vm(id),
-            summary: explain::summary(view, heard, id, wall_clock_ms()),
+            summary: explain::summary(view, heard, id, wall_ms()),
             decisions: decisions.take(EXPLAINED).map(show::decision).collect(),
             hosts: verdicts
                 .into_iter()

@@ -75,13 +75,15 @@ async fn updated(backend: &Backend, request: &api::UpdateVmRequest, asked: &Aske
         }
         let (seen, spec) = next_spec(backend, request)?;
         let (vm, old) = (seen.value.id(), seen.value.spec());
+        let mut write = Write::new().expect(keys::vm_record(vm), seen.revision);
         if *old == spec {
-            return Ok(vm);
+            if !asked.has_id() {
+                return Ok(vm);
+            }
+            // Noted all the same: repeated later, when others have changed the VM, it changes nothing back.
+        } else {
+            write = write.put_record(&seen.value.with_spec(spec.clone())?);
         }
-        let record = seen.value.with_spec(spec.clone())?;
-        let mut write = Write::new()
-            .expect(keys::vm_record(vm), seen.revision)
-            .put_record(&record);
         if old.name != spec.name {
             write = write.rename_vm(vm, &old.name, &spec.name);
         }

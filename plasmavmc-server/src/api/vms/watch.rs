@@ -7,12 +7,13 @@
 //! stream ends instead, and says where to resume.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use plasmavmc_proto::api;
 use plasmavmc_types::VmId;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tonic::Status;
 
 use crate::api::backend::Backend;
@@ -39,25 +40,38 @@ pub async fn watch(backend: Backend, request: api::WatchVmsRequest) -> Result<mp
         "" => None,
         id => Some(backend.mirror.read(|view| find_vm(view, id))?),
     };
-    let (all, changes) = backend.mirror.follow(|view| {
-        let ids: BTreeSet<VmId> = view.vms.keys().copied().collect();
-        (view.revision, ids)
+    let heard = backend.mirror.heard(Instant::now());
+    let (seen, changes) = backend.mirror.follow(|view| {
+        let showing = Showing::new(view, &heard);
+        let rows = view.vms.keys().map(|id| (*id, showing.vm(*id)));
+        let rows = rows.filter(|(id, _)| only.is_none_or(|only| only == *id)).collect();
+        Seen {
+            revision: view.revision,
+            rows,
+        }
     });
-    let (revision, ids) = all;
     let past = match request.from_revision {
         0 => None,
-        from => Some(history::between(&backend, from, revision).await?),
+        from => Some((from, history::between(&backend, from, seen.revision).await?)),
     };
     let (sender, receiver) = mpsc::channel(QUEUE);
     let watcher = Watcher {
         backend,
         only,
         sent: BTreeMap::new(),
+        resumes_from: past.as_ref().map_or(0, |(from, _)| *from),
         sender,
         _permit: permit,
     };
-    tokio::spawn(watcher.run(ids, past, revision, changes));
+    let past = past.map(|(_, changes)| touched(&changes));
+    tokio::spawn(watcher.run(seen, past, changes));
     Ok(receiver)
+}
+
+/// VMs as they are at a revision; `None`: not there.
+struct Seen {
+    revision: u64,
+    rows: Vec<(VmId, Option<api::Vm>)>,
 }
 
 struct Watcher {
@@ -65,6 +79,8 @@ struct Watcher {
     only: Option<VmId>,
     /// What the client knows.
     sent: BTreeMap<VmId, api::Vm>,
+    /// All up to here has been sent.
+    resumes_from: u64,
     sender: mpsc::Sender<Outcome>,
     _permit: OwnedSemaphorePermit,
 }
@@ -73,13 +89,13 @@ struct Watcher {
 struct Gone;
 
 impl Watcher {
-    async fn run(mut self, ids: BTreeSet<VmId>, past: Option<Vec<Change>>, revision: u64, changes: Changes) {
+    async fn run(mut self, seen: Seen, past: Option<BTreeSet<VmId>>, changes: Changes) {
         let sender = self.sender.clone();
         let stop = self.backend.stop.clone();
         let error = tokio::select! {
             () = sender.closed() => return,
             () = stop.cancelled() => ApiError::Stopping,
-            ended = self.stream(ids, past, revision, changes) => match ended {
+            ended = self.stream(seen, past, changes) => match ended {
                 Ok(error) => error,
                 Err(Gone) => return,
             },
@@ -90,27 +106,26 @@ impl Watcher {
 
     async fn stream(
         &mut self,
-        ids: BTreeSet<VmId>,
-        past: Option<Vec<Change>>,
-        revision: u64,
+        mut seen: Seen,
+        past: Option<BTreeSet<VmId>>,
         mut changes: Changes,
     ) -> Result<ApiError, Gone> {
-        match past {
-            None => self.tell(ids, revision).await?,
-            Some(past) => {
-                // The client knows the others already, as they are.
-                let touched = touched(&past);
-                let known = ids.difference(&touched).copied().collect();
-                self.sent = self
-                    .look(&known)
-                    .into_iter()
-                    .filter_map(|(id, vm)| Some((id, vm?)))
-                    .collect();
-                let gone: Vec<VmId> = touched.difference(&ids).copied().collect();
-                self.sent.extend(gone.into_iter().map(|id| (id, api::Vm::default())));
-                self.tell(touched, revision).await?;
-            }
+        if let Some(touched) = past {
+            // The client knows the others already, as they are.
+            let (news, known): (Vec<_>, Vec<_>) = seen.rows.into_iter().partition(|(id, _)| touched.contains(id));
+            self.sent = known.into_iter().filter_map(|(id, vm)| Some((id, vm?))).collect();
+            let gone: Vec<VmId> = touched
+                .into_iter()
+                .filter(|id| news.iter().all(|(new, _)| new != id))
+                .collect();
+            let gone = gone.into_iter().filter(|id| self.only.is_none_or(|only| only == *id));
+            let gone: Vec<VmId> = gone.collect();
+            self.sent.extend(gone.iter().map(|id| (*id, api::Vm::default())));
+            seen.rows = news.into_iter().chain(gone.into_iter().map(|id| (id, None))).collect();
         }
+        let revision = seen.revision;
+        self.tell(seen).await?;
+        self.resumes_from = revision;
         self.send(api::WatchVmsResponse {
             revision,
             is_current: true,
@@ -120,41 +135,52 @@ impl Watcher {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let changed = tokio::select! {
+            let first = tokio::select! {
                 batch = changes.next() => match batch {
-                    Ok(batch) => touched(&batch),
-                    Err(ChangesError::Lagged { .. }) => return Ok(ApiError::FellBehind),
-                    Err(ChangesError::Stopped) => return Ok(ApiError::Stopping),
+                    Ok(batch) => Some(batch),
+                    Err(error) => return Ok(ended(error)),
                 },
-                _ = tick.tick() => self.backend.mirror.read(|view| view.vms.keys().copied().collect()),
+                _ = tick.tick() => None,
             };
-            let revision = self.backend.mirror.read(|view| view.revision);
-            self.tell(changed, revision).await?;
+            match self.look(&mut changes, first) {
+                Ok(seen) => self.tell(seen).await?,
+                Err(error) => return Ok(ended(error)),
+            }
         }
     }
 
-    /// What these VMs look like now.
-    fn look(&self, ids: &BTreeSet<VmId>) -> Vec<(VmId, Option<api::Vm>)> {
-        let wanted = ids.iter().filter(|id| self.only.is_none_or(|only| only == **id));
-        self.backend.look(|view, heard| {
-            let showing = Showing::new(view, heard);
-            wanted.map(|id| (*id, showing.vm(*id))).collect()
+    /// All that has changed up to one revision; without a change, everything.
+    fn look(&self, changes: &mut Changes, first: Option<Arc<Vec<Change>>>) -> Result<Seen, ChangesError> {
+        let heard = self.backend.mirror.heard(Instant::now());
+        self.backend.mirror.catch_up(changes, |view, more| {
+            let batches = first.iter().chain(more);
+            let mut ids: BTreeSet<VmId> = batches.flat_map(|batch| touched(batch)).collect();
+            if first.is_none() {
+                ids.extend(view.vms.keys());
+            }
+            let showing = Showing::new(view, &heard);
+            let meant = ids.into_iter().filter(|id| self.only.is_none_or(|only| only == *id));
+            Seen {
+                revision: view.revision,
+                rows: meant.map(|id| (id, showing.vm(id))).collect(),
+            }
         })
     }
 
-    /// Sends what differs from what the client knows.
-    async fn tell(&mut self, ids: BTreeSet<VmId>, revision: u64) -> Result<(), Gone> {
-        if ids.is_empty() {
-            return Ok(());
-        }
+    /// Sends what differs from what the client knows. Only the last message says that all of it was sent.
+    async fn tell(&mut self, seen: Seen) -> Result<(), Gone> {
         let mut pending = Vec::new();
-        for (id, vm) in self.look(&ids) {
+        for (id, vm) in seen.rows {
             pending.extend(self.difference(id, vm));
         }
-        for changes in pending.chunks(MESSAGE_VMS) {
+        let messages = pending.len().div_ceil(MESSAGE_VMS);
+        for (number, changes) in (1..).zip(pending.chunks(MESSAGE_VMS)) {
+            if number == messages && self.resumes_from != 0 {
+                self.resumes_from = seen.revision;
+            }
             self.send(api::WatchVmsResponse {
                 changes: changes.to_vec(),
-                revision,
+                revision: self.resumes_from,
                 is_current: false,
             })
             .await?;
@@ -183,6 +209,13 @@ impl Watcher {
             .send_timeout(Ok(message), SEND_WITHIN)
             .await
             .map_err(|_| Gone)
+    }
+}
+
+fn ended(error: ChangesError) -> ApiError {
+    match error {
+        ChangesError::Lagged { .. } => ApiError::FellBehind,
+        ChangesError::Stopped => ApiError::Stopping,
     }
 }
 

@@ -243,6 +243,25 @@ impl Mirror {
         (look(&replica.view), Changes { batches })
     }
 
+    /// Looks at the view together with all changes that led to exactly that; `changes` goes on after it.
+    pub fn catch_up<R>(
+        &self,
+        changes: &mut Changes,
+        look: impl FnOnce(&ClusterView, &[Arc<Vec<Change>>]) -> R,
+    ) -> Result<R, ChangesError> {
+        // Batches are sent while the view is changed, so with the view held still there are no others.
+        let replica = self.shared.replica.read();
+        let mut batches = Vec::new();
+        loop {
+            match changes.batches.try_recv() {
+                Ok(batch) => batches.push(batch),
+                Err(broadcast::error::TryRecvError::Empty) => return Ok(look(&replica.view, &batches)),
+                Err(broadcast::error::TryRecvError::Lagged(missed)) => return Err(ChangesError::Lagged { missed }),
+                Err(broadcast::error::TryRecvError::Closed) => return Err(ChangesError::Stopped),
+            }
+        }
+    }
+
     /// The settings of the cluster, once it is founded.
     pub fn config(&self) -> Option<Stored<ClusterConfig>> {
         self.shared.replica.read().config.clone()
@@ -253,12 +272,18 @@ impl Mirror {
         self.shared.replica.read().requests.get(id).cloned()
     }
 
-    /// Requests carried out before some time, with their revisions: to be forgotten.
-    pub fn requests_before(&self, at_ms: u64, limit: usize) -> Vec<(RequestId, Revision)> {
+    /// Requests to be forgotten, oldest first: those carried out before some time, and those beyond the newest
+    /// `keep`. At most `limit`, with their revisions.
+    pub fn old_requests(&self, before_ms: u64, keep: usize, limit: usize) -> Vec<(RequestId, Revision)> {
         let replica = self.shared.replica.read();
-        let is_old = |(_, request): &(&RequestId, &Stored<Request>)| request.value.at_ms < at_ms;
-        let old = replica.requests.iter().filter(is_old).take(limit);
-        old.map(|(id, request)| (id.clone(), request.revision)).collect()
+        let surplus = replica.requests.len().saturating_sub(keep);
+        let mut by_age: Vec<_> = replica.requests.iter().collect();
+        by_age.sort_unstable_by_key(|(id, request)| (request.value.at_ms, *id));
+        let old = by_age.into_iter().enumerate();
+        old.take_while(|(index, (_, request))| *index < surplus || request.value.at_ms < before_ms)
+            .take(limit)
+            .map(|(_, (id, request))| (id.clone(), request.revision))
+            .collect()
     }
 
     pub fn token(&self, id: &TokenId) -> Option<Stored<Token>> {
@@ -272,9 +297,9 @@ impl Mirror {
         tokens.map(|(id, token)| (id.clone(), token.clone())).collect()
     }
 
-    /// The oldest decisions, which are too many once `coming` new ones are written. At most `limit`.
-    pub fn surplus_decisions(&self, coming: usize, limit: usize) -> Vec<String> {
-        self.shared.replica.read().surplus_decisions(coming, limit)
+    /// The oldest decisions, which are too many. At most `limit`.
+    pub fn surplus_decisions(&self, limit: usize) -> Vec<String> {
+        self.shared.replica.read().surplus_decisions(limit)
     }
 
     /// How many values are kept out of the view because this version cannot read them.

@@ -268,12 +268,9 @@ impl Replica {
         before
     }
 
-    /// The oldest decisions that are too many once `coming` more are written.
-    pub fn surplus_decisions(&self, coming: usize, limit: usize) -> Vec<String> {
-        let stored = self.older_decisions.len() + self.view.decisions.len();
-        let surplus = (stored + coming).saturating_sub(DECISIONS_KEPT);
-        let oldest_first = self.older_decisions.keys().chain(self.view.decisions.keys());
-        oldest_first.take(surplus.min(limit)).cloned().collect()
+    /// The oldest decisions, which are not in the view any more.
+    pub fn surplus_decisions(&self, limit: usize) -> Vec<String> {
+        self.older_decisions.keys().take(limit).cloned().collect()
     }
 
     /// Whether the value of this step is what is shown already.

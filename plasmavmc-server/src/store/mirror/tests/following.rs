@@ -47,8 +47,9 @@ async fn what_was_there_is_listed_page_by_page_and_every_kind_has_its_place() {
     assert_eq!(site.mirror.config().map(|c| c.value), Some(config()));
     let id = RequestId::new("r-1").unwrap();
     assert_eq!(site.mirror.request(&id).map(|r| r.value), Some(request()));
-    assert_eq!(site.mirror.requests_before(u64::MAX, 9), [(id, 10)]);
-    assert_eq!(site.mirror.requests_before(request().at_ms, 9), []);
+    assert_eq!(site.mirror.old_requests(u64::MAX, 9, 9), [(id.clone(), 10)]);
+    assert_eq!(site.mirror.old_requests(request().at_ms, 9, 9), []);
+    assert_eq!(site.mirror.old_requests(0, 0, 9), [(id, 10)]);
     assert_eq!(
         site.mirror.token(&TokenId::new("t-1").unwrap()).map(|t| t.value),
         Some(token())
