@@ -10,7 +10,7 @@ use plasmavmc_types::{
 use prost::Message;
 use uuid::Uuid;
 
-use super::{TRIES, new_mac, require_done, shown, wait_for_end};
+use super::{TRIES, new_mac, require_done, shown, unknown_hosts, wait_for_end};
 use crate::api::backend::{Backend, wall_clock_ms};
 use crate::api::caller::Caller;
 use crate::api::error::ApiError;
@@ -96,7 +96,12 @@ async fn checked(backend: &Backend, request: &api::CreateVmRequest) -> Result<Wa
         vmid => checks.take("vmid", VmNumber::new(vmid)),
     };
     let spec = match spec {
-        Ok(spec) => Some(spec),
+        Ok(spec) => {
+            for (field, problem) in backend.mirror.read(|view| unknown_hosts(view, &spec, None)) {
+                checks.refuse(field, problem);
+            }
+            Some(spec)
+        }
         Err(invalid) => {
             for problem in invalid.problems() {
                 checks.refuse(problem.field.clone(), problem.problem.clone());

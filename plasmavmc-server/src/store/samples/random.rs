@@ -1,6 +1,5 @@
 //! Any value of each kind.
 
-use plasmavmc_core::view::PlacementMode;
 use plasmavmc_types::*;
 use proptest::collection::vec;
 use proptest::option;
@@ -8,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use uuid::Uuid;
 
-use super::super::keys::ParsedKey;
-use super::super::values::{ClusterConfig, Request, StoredValue, Token};
+use super::super::values::Request;
+use super::{label, vm_id};
 
 fn any_uuid() -> impl Strategy<Value = Uuid> {
     any::<u128>().prop_map(Uuid::from_u128)
