@@ -99,6 +99,13 @@ impl Cluster {
         self
     }
 
+    /// It was taken out of the cluster.
+    pub fn without_host(mut self, host: u32) -> Self {
+        self.view.hosts.remove(&host_id(host));
+        self.heard.ago_ms.remove(&host_id(host));
+        self
+    }
+
     pub fn silent(mut self, host: u32, ago_ms: u64) -> Self {
         self.heard.ago_ms.insert(host_id(host), ago_ms);
         self

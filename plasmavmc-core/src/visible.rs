@@ -82,6 +82,7 @@ pub fn vm(view: &ClusterView, heard: &Heard, id: VmId) -> VisibleVm {
     };
     let (state, reason) = match shown_host.state {
         HostState::Alive => (state, reason),
+        _ if has_lost_host(view, vm) => (unplaced_state(vm), waiting_reason(view, id, vm)),
         // Nothing of it can run anywhere, whatever became of the host.
         _ if runs_nowhere(vm) => (state, reason),
         _ => (VmState::Unknown, unknown_reason(view, vm, &host_name, &shown_host)),
@@ -179,6 +180,16 @@ pub fn runs_nowhere(vm: &VmView) -> bool {
         ObservedState::Stopped | ObservedState::Failed { .. }
     );
     is_over && status.value.process.is_none()
+}
+
+/// Whether the host it is placed on was taken out of the cluster. Only a host without VMs is, or one of which its
+/// operator says that it is off for good: whichever it was, nothing of this VM runs there.
+pub fn has_lost_host(view: &ClusterView, vm: &VmView) -> bool {
+    let Some(placement) = &vm.placement else {
+        return false;
+    };
+    let host = view.hosts.get(&placement.value.host);
+    host.is_none_or(|host| host.record.is_none())
 }
 
 /// A VM that was placed and not claimed runs nowhere.

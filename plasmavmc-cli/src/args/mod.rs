@@ -80,7 +80,7 @@ pub struct Global {
     /// No colours (as NO_COLOR does)
     #[arg(long, global = true, action = ArgAction::SetTrue, help_heading = "Global options")]
     pub no_color: bool,
-    /// Print nothing but what was asked for, and of what is made only its id
+    /// Print nothing but what was asked for, and of VMs only their ids
     #[arg(short, long, global = true, action = ArgAction::SetTrue, help_heading = "Global options")]
     pub quiet: bool,
     /// Makes repeating a change safe: the same id is carried out once. Chosen freely if not given

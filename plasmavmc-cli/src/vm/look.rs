@@ -19,6 +19,9 @@ pub async fn get(context: &Context, args: GetArgs) -> Result<(), Failure> {
             },
         )
         .await?;
+    if context.screen.quiet && context.screen.form == crate::args::Form::Table {
+        return crate::show::print(&vm.id);
+    }
     context.screen.one(&vm, || vm_text(&vm, context.screen.now_ms))
 }
 

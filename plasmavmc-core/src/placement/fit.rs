@@ -6,7 +6,7 @@ use plasmavmc_types::{
 
 use super::{Loads, VCPU_OVERCOMMIT};
 use crate::view::{ClusterView, Heard};
-use crate::visible::{HostState, host};
+use crate::visible::{HostState, has_lost_host, host};
 
 pub(super) fn reasons(view: &ClusterView, heard: &Heard, loads: &Loads, record: &VmRecord, id: HostId) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -122,8 +122,11 @@ fn refuse_other_data(view: &ClusterView, record: &VmRecord, id: HostId, reasons:
     if owner == id || vm.status.is_none() {
         return;
     }
+    // What a host that is gone for good called shared can no longer be asked.
+    let is_owner_gone = has_lost_host(view, vm);
     let owner_beat = view.hosts.get(&owner).and_then(|host| host.beat.as_ref());
-    let is_shared = |pool: &PoolName| owner_beat.is_some_and(|beat| beat.value.facts.shared_pools.contains(pool));
+    let is_shared =
+        |pool: &PoolName| is_owner_gone || owner_beat.is_some_and(|beat| beat.value.facts.shared_pools.contains(pool));
     let own_beat = view.hosts.get(&id).and_then(|host| host.beat.as_ref());
     let is_shared_here = |pool: &PoolName| own_beat.is_some_and(|beat| beat.value.facts.shared_pools.contains(pool));
     let stays = |disk: &&Disk| match &disk.location {

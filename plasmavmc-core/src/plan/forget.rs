@@ -6,12 +6,14 @@ use super::{ControlKind, Planning};
 use crate::change::{Change, OPERATIONS_AT_ONCE, Part};
 use crate::code::Code;
 use crate::view::{Stored, VmView};
-use crate::visible::runs_nowhere;
+use crate::visible::{has_lost_host, runs_nowhere};
 
 impl<'a> Planning<'a> {
     pub(super) fn forget_deleted(&mut self) {
-        let is_over =
-            |vm: &VmView| vm.record.as_ref().is_some_and(|record| record.value.is_deleted()) && can_be_forgotten(vm);
+        let is_over = |vm: &VmView| {
+            let is_deleted = vm.record.as_ref().is_some_and(|record| record.value.is_deleted());
+            is_deleted && (can_be_forgotten(vm) || has_lost_host(self.view, vm))
+        };
         let over: Vec<_> = self.view.vms.iter().filter(|(_, vm)| is_over(vm)).collect();
         for (id, vm) in over {
             self.forget(*id, vm);
@@ -26,8 +28,11 @@ impl<'a> Planning<'a> {
             .expect_seen(Part::Placement(id), vm.placement.as_ref())
             .expect_seen(Part::Status(id), vm.status.as_ref())
             .remove(Part::VmRecord(id));
-        if vm.placement.is_some() {
+        if let Some(placement) = &vm.placement {
             change = change.remove(Part::Placement(id));
+            if has_lost_host(self.view, vm) {
+                change = change.expect(Part::HostRecord(placement.value.host), 0);
+            }
         }
         if vm.status.is_some() {
             change = change.remove(Part::Status(id));

@@ -1,16 +1,18 @@
 //! Moving what is stopped: off hosts that are being emptied, and off hosts that cannot start it.
 //!
 //! Only the word of the host that nothing runs permits it, or that the host has not even claimed the VM: a claim and
-//! the move compare each other's keys, so that one of them fails.
+//! the move compare each other's keys, so that one of them fails. Or the word of the operator who took the host out as
+//! dead, which is that its record is gone.
 
 use plasmavmc_types::{HostId, HostMode, ObservedState, VmId, VmRecord};
 
 use super::finish::is_about;
 use super::{ControlKind, Planning, is_wanted_on};
 use crate::boot;
+use crate::change::Part;
 use crate::placement::{Verdict, choose, verdicts_with, why_nowhere};
 use crate::view::{Stored, VmView};
-use crate::visible::{HostState, host, runs_nowhere};
+use crate::visible::{HostState, has_lost_host, host, runs_nowhere};
 
 /// As many as one plan may move.
 const MAX_MOVED: usize = 64;
@@ -22,7 +24,8 @@ impl Planning<'_> {
             if left == 0 {
                 return;
             }
-            let starts = waits_for_start(vm, &record.value);
+            let is_lost = has_lost_host(self.view, vm);
+            let starts = waits_for_start(vm, &record.value) || (is_lost && is_wanted_on(&record.value));
             match self.why_away(id, vm, starts) {
                 Some(why) => left -= usize::from(self.move_away(id, vm, record, starts, &why)),
                 None if starts => {
@@ -38,6 +41,9 @@ impl Planning<'_> {
     /// Why a VM has to leave its host, if it has to and may.
     fn why_away(&self, id: VmId, vm: &VmView, starts: bool) -> Option<String> {
         let placement = vm.placement.as_ref()?;
+        if has_lost_host(self.view, vm) {
+            return Some(format!("host {} was taken out of the cluster", placement.value.host));
+        }
         let is_still = vm.current_status().is_none() || matches!(stopped(vm), Some(ObservedState::Stopped));
         if !(starts || is_still) || self.is_being_ordered(id) {
             return None;
@@ -46,14 +52,13 @@ impl Planning<'_> {
         let name = self.view.host_name(owner);
         let record = self.view.hosts.get(&owner).and_then(|host| host.record.as_ref());
         match record.map(|record| record.value.mode()) {
-            None => Some(format!("host {name} was removed")),
             Some(HostMode::Draining) => Some(format!("host {name} is being drained")),
             Some(HostMode::Maintenance) => Some(format!("host {name} is in maintenance")),
             Some(HostMode::Active) if starts => {
                 let shown = host(self.view, self.heard, owner);
                 (shown.state != HostState::Alive).then(|| format!("host {name}: {}", shown.reason))
             }
-            Some(HostMode::Active) => None,
+            Some(HostMode::Active) | None => None,
         }
     }
 
@@ -84,7 +89,10 @@ impl Planning<'_> {
         };
         let id = record.value.id();
         let text = format!("moved to {}: {why}, and nothing of it runs there", chosen.host_name);
-        let change = self.place_change(vm, record, placement, &text);
+        let mut change = self.place_change(vm, record, placement, &text);
+        if has_lost_host(self.view, vm) {
+            change = change.expect(Part::HostRecord(from.value.host), 0);
+        }
         let mut decision = self.decision(ControlKind::Replace, id, Some(chosen.host), text);
         decision.evidence = self.facts_of_vm(vm);
         for host in [from.value.host, chosen.host] as [HostId; 2] {

@@ -49,6 +49,9 @@ impl Scrollback {
     }
 }
 
+/// Gives what a console showed before this process looked.
+pub type Past = Box<dyn FnOnce() -> Vec<u8> + Send>;
+
 /// What a watcher sees next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Watched {
@@ -73,6 +76,12 @@ pub struct Console {
 
 impl Console {
     pub fn attach(channel: Channel, scrollback_bytes: usize) -> Self {
+        Self::attach_after(channel, scrollback_bytes, Box::new(Vec::new))
+    }
+
+    /// A console that somebody else attached to before. Its past is asked for when QEMU has connected: from then on
+    /// nothing goes by unseen, and what falls into the same moment is shown twice rather than not at all.
+    pub fn attach_after(channel: Channel, scrollback_bytes: usize, past: Past) -> Self {
         let scrollback = Arc::new(Mutex::new(Scrollback {
             bytes: VecDeque::new(),
             start: 0,
@@ -81,7 +90,7 @@ impl Console {
         let (show, shown) = watch::channel(0);
         let (alive, released) = tokio::sync::oneshot::channel();
         let sender = channel.sender();
-        let task = tokio::spawn(follow(channel, Arc::clone(&scrollback), show, released));
+        let task = tokio::spawn(follow(channel, Arc::clone(&scrollback), show, released, past));
         Self {
             scrollback,
             shown,
@@ -124,7 +133,9 @@ async fn follow(
     scrollback: Arc<Mutex<Scrollback>>,
     show: watch::Sender<u64>,
     mut released: tokio::sync::oneshot::Receiver<()>,
+    past: Past,
 ) {
+    let mut past = Some(past);
     loop {
         let incoming = tokio::select! {
             _ = &mut released => break,
@@ -135,7 +146,12 @@ async fn follow(
             match incoming {
                 Some(Incoming::Data(bytes)) => scrollback.append(&bytes),
                 Some(Incoming::Lost { bytes }) => scrollback.skip(bytes),
-                Some(Incoming::Connected | Incoming::Disconnected) => {}
+                Some(Incoming::Connected) => {
+                    if let Some(past) = past.take() {
+                        scrollback.append(&past());
+                    }
+                }
+                Some(Incoming::Disconnected) => {}
                 None => break,
             }
             scrollback.end()

@@ -31,7 +31,7 @@ mod port;
 pub(crate) mod socket;
 mod task;
 
-pub use console::{Console, Watched, Watcher};
+pub use console::{Console, Past, Watched, Watcher};
 pub use inbox::Incoming;
 pub use lines::LineTooLong;
 pub(crate) use lines::Lines;

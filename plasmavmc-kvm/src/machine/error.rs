@@ -33,7 +33,7 @@ pub enum MachineError {
         #[source]
         source: QgaError,
     },
-    #[error("the guest did not power off within {} s; it may still do so. Use force to end it now", within.as_secs_f32())]
+    #[error("the guest did not power off within {:.2} s; it may still do so. Use force to end it now", within.as_secs_f32())]
     DidNotPowerOff { within: Duration },
     #[error("the guest did not release {device} within {} s; it stays plugged in", within.as_secs_f32())]
     NotReleased { device: String, within: Duration },

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::error::MachineError;
 use super::{Action, Host, MachineState, NotNow, Phase, patience};
-use crate::channel::{Channel, ChannelOptions, Console, SocketOwner};
+use crate::channel::{Channel, ChannelOptions, Console, Past, SocketOwner};
 use crate::qga::{Agent, AgentOptions};
 use crate::qmp::Qmp;
 use crate::runtime::{RuntimeFolder, file};
@@ -29,7 +29,34 @@ pub struct Channels {
 }
 
 impl Channels {
+    /// Of a QEMU that is to be started.
     pub(super) fn listen(folder: &RuntimeFolder, vm: &str, owner: Option<SocketOwner>) -> Result<Self, MachineError> {
+        Self::listen_after(folder, vm, owner, Box::new(Vec::new))
+    }
+
+    /// Of one that ran under another server: QEMU wrote into a log what its console showed meanwhile.
+    pub(super) fn take_over(
+        folder: &Arc<RuntimeFolder>,
+        vm: &str,
+        owner: Option<SocketOwner>,
+    ) -> Result<Self, MachineError> {
+        let log = Arc::clone(folder);
+        let past = move || {
+            let end = log.end_of_log(file::CONSOLE_LOG, SCROLLBACK_BYTES);
+            end.unwrap_or_else(|error| {
+                tracing::warn!(%error, "what a console showed before cannot be read");
+                Vec::new()
+            })
+        };
+        Self::listen_after(folder, vm, owner, Box::new(past))
+    }
+
+    fn listen_after(
+        folder: &RuntimeFolder,
+        vm: &str,
+        owner: Option<SocketOwner>,
+        past: Past,
+    ) -> Result<Self, MachineError> {
         let options = ChannelOptions {
             owner,
             ..ChannelOptions::default()
@@ -37,7 +64,7 @@ impl Channels {
         let listen = |name: &str| Channel::listen(&folder.path().join(name), options);
         Ok(Self {
             agent: Agent::attach(listen(file::AGENT_SOCKET)?, vm, AgentOptions::default()),
-            console: Console::attach(listen(file::CONSOLE_SOCKET)?, SCROLLBACK_BYTES),
+            console: Console::attach_after(listen(file::CONSOLE_SOCKET)?, SCROLLBACK_BYTES, past),
             plasma_agent: listen(file::PLASMA_AGENT_SOCKET)?,
         })
     }

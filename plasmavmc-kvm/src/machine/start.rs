@@ -255,8 +255,9 @@ pub async fn take_over(
         uid: owner.uid,
         gid: owner.gid,
     });
+    let folder = Arc::new(folder);
     // First: QEMU connects to these by itself, within a second.
-    let channels = Channels::listen(&folder, record.spec.name.as_str(), owner)?;
+    let channels = Channels::take_over(&folder, record.spec.name.as_str(), owner)?;
     let lifeline = host.keeper.watch(&held).await?;
     let path = folder.path().join(file::QMP_SOCKET);
     let reached = match reach(&path, patience::COMMAND).await {
@@ -270,7 +271,6 @@ pub async fn take_over(
             None
         }
     };
-    let folder = Arc::new(folder);
     let mut ledger = Ledger {
         folder: Arc::clone(&folder),
         record,

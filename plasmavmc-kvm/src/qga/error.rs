@@ -13,7 +13,7 @@ pub enum QgaError {
     NotConnected { vm: String },
     /// Certainly not done.
     #[error(
-        "the guest agent of {vm} did not answer within {} s; see that qemu-guest-agent runs in the guest",
+        "the guest agent of {vm} did not answer within {:.2} s; see that qemu-guest-agent runs in the guest",
         after.as_secs_f32()
     )]
     NotAnswering { vm: String, after: Duration },

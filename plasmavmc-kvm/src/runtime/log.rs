@@ -42,6 +42,22 @@ impl RuntimeFolder {
     }
 }
 
+impl RuntimeFolder {
+    /// The end of a log; nothing if there is none.
+    pub fn end_of_log(&self, name: &str, bytes: usize) -> io::Result<Vec<u8>> {
+        let log = match self.open_file(name, OFlags::RDONLY) {
+            Ok(log) => log,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let length = log.metadata()?.len();
+        let kept = length.min(bytes as u64);
+        let mut end = vec![0; usize::try_from(kept).unwrap_or(bytes)];
+        log.read_exact_at(&mut end, length - kept)?;
+        Ok(end)
+    }
+}
+
 /// Moves what stands from `from` on to the beginning, with what is appended meanwhile, and ends the file there.
 fn cut(log: &File, from: u64) -> io::Result<u64> {
     let mut buffer = vec![0; COPIED_AT_ONCE];
@@ -102,6 +118,16 @@ mod tests {
         assert!(kept.ends_with(b"the last line.\n\nand on it goes\n"));
         let first = (LONGEST_LOG_BYTES + 16 - KEPT_BYTES) / 16;
         assert!(kept.starts_with(&lines(first, KEPT_BYTES - 16)));
+    }
+
+    #[test]
+    fn the_end_of_a_log_is_read() {
+        let vms = tempfile::tempdir().unwrap();
+        let folder = folder(vms.path());
+        assert_eq!(folder.end_of_log("console.log", 10).unwrap(), b"");
+        std::fs::write(folder.path().join("console.log"), "SeaBIOS\nlogin: ").unwrap();
+        assert_eq!(folder.end_of_log("console.log", 100).unwrap(), b"SeaBIOS\nlogin: ");
+        assert_eq!(folder.end_of_log("console.log", 7).unwrap(), b"login: ");
     }
 
     #[test]

@@ -208,6 +208,25 @@ async fn every_watcher_of_a_console_sees_the_past_and_the_present_across_reconne
 }
 
 #[tokio::test]
+async fn a_console_that_was_anothers_begins_with_what_it_showed_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("console.sock");
+    let channel = Channel::listen(&path, ChannelOptions::default()).unwrap();
+    let console = Console::attach_after(channel, 1000, Box::new(|| b"SeaBIOS\n".to_vec()));
+    let mut early = console.watch();
+    for text in ["login: ", "again: "] {
+        let mut peer = UnixStream::connect(&path).await.unwrap();
+        peer.write_all(text.as_bytes()).await.unwrap();
+        if text == "login: " {
+            assert_eq!(seen(&mut early, 15).await, "SeaBIOS\nlogin: ");
+        } else {
+            assert_eq!(seen(&mut early, 7).await, text, "the past comes once");
+        }
+    }
+    assert_eq!(seen(&mut console.watch(), 22).await, "SeaBIOS\nlogin: again: ");
+}
+
+#[tokio::test]
 async fn a_slow_watcher_is_told_what_it_missed_and_slows_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("console.sock");

@@ -19,7 +19,7 @@ const TYPE_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConsoleError {
-    #[error("VM {vm} does not run on this host, so it has no console here")]
+    #[error("no QEMU of it runs on its host now; 'plasmavmc vm explain {vm}' says why")]
     NotHere { vm: VmId },
     #[error("the console of VM {vm} has ended: its QEMU is gone")]
     Ended { vm: VmId },

@@ -12,7 +12,7 @@ use plasmavmc_kvm::channel::Watched;
 use plasmavmc_proto::api::{ConsoleInput, ConsoleOutput};
 use plasmavmc_proto::node::node_client::NodeClient;
 use plasmavmc_proto::node::node_server::Node;
-use plasmavmc_types::{Address, HostId, VmId};
+use plasmavmc_types::{Address, HostId, PowerWanted, VmId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -29,6 +29,9 @@ const QUEUE: usize = 16;
 const FIRST_WITHIN: Duration = Duration::from_secs(10);
 /// How long another server may take to answer.
 const PEER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Between the VM and the reason, in the words of [`ApiError::NoConsole`].
+const NO_CONSOLE_NOW: &str = " has no console now: ";
 
 type Output = BoxStream<'static, Result<ConsoleOutput, Status>>;
 
@@ -49,12 +52,13 @@ pub async fn anywhere(place: Arc<Place>, mut input: Streaming<ConsoleInput>) -> 
         let why = "it has no address in the cluster".to_owned();
         return Err(ApiError::HostUnreachable { host: name, why });
     };
+    let called = first.id.clone();
     let first = ConsoleInput {
         id: vm.to_string(),
         ..first
     };
     let (stop, permit) = (place.backend.stop.clone(), place.backend.watch_permit()?);
-    let output = there(name, address, first, input).await?;
+    let output = there(&called, name, address, first, input).await?;
     let output = output.take_until(stop.cancelled_owned());
     Ok(output
         .map(move |message| {
@@ -75,8 +79,19 @@ struct Owner {
 fn owner(backend: &Backend, vm: &str) -> Result<Owner, ApiError> {
     backend.mirror.read(|view| {
         let id = find_vm(view, vm)?;
-        let placement = view.vms.get(&id).and_then(|vm| vm.placement.as_ref());
-        let placement = placement.ok_or_else(|| no_console(vm, "it is on no host yet"))?;
+        let known = view.vms.get(&id);
+        let is_wanted = known
+            .and_then(|vm| vm.record.as_ref())
+            .is_some_and(|record| record.value.power() == PowerWanted::On);
+        let is_gone = known
+            .and_then(|vm| vm.status.as_ref())
+            .is_none_or(|status| status.value.process.is_none());
+        if is_gone && !is_wanted {
+            return Err(no_console(vm, "it is switched off: start it first"));
+        }
+        let placement = known.and_then(|vm| vm.placement.as_ref());
+        let placement =
+            placement.ok_or_else(|| no_console(vm, "it is on no host yet; 'plasmavmc vm explain' says why"))?;
         let host = placement.value.host;
         let record = view.hosts.get(&host).and_then(|host| host.record.as_ref());
         Ok(Owner {
@@ -118,12 +133,12 @@ fn here(place: &Place, vm: VmId, first: ConsoleInput, input: Streaming<ConsoleIn
     let keyboard = attached.keyboard();
     tokio::spawn(async move {
         let _permit = permit;
-        let typed = first.data;
+        let (called, typed) = (first.id, first.data);
         let reason = tokio::select! {
             () = sender.closed() => return,
             () = stop.cancelled() => ApiError::Stopping,
-            () = show(attached, first.no_history, &sender) => no_console(&vm.to_string(), "its QEMU has ended"),
-            error = type_in(keyboard, typed, input) => error,
+            () = show(attached, first.no_history, &sender) => no_console(&called, "its QEMU has ended"),
+            error = type_in(keyboard, typed, input) => no_console(&called, error.to_string()),
         };
         // A client that is gone needs no reason.
         let _ = sender.try_send(Err(reason.into()));
@@ -173,22 +188,18 @@ async fn send(
 }
 
 /// Types what comes. A client that has nothing more to type still looks on.
-async fn type_in(keyboard: Keyboard, first: Vec<u8>, mut input: Streaming<ConsoleInput>) -> ApiError {
-    let refused = |error: ConsoleError| ApiError::NoConsole {
-        vm: "here".to_owned(),
-        why: error.to_string(),
-    };
+async fn type_in(keyboard: Keyboard, first: Vec<u8>, mut input: Streaming<ConsoleInput>) -> ConsoleError {
     if !first.is_empty()
         && let Err(error) = keyboard.send(first).await
     {
-        return refused(error);
+        return error;
     }
     while let Ok(Some(message)) = input.message().await {
         if message.data.is_empty() {
             continue;
         }
         if let Err(error) = keyboard.send(message.data).await {
-            return refused(error);
+            return error;
         }
     }
     std::future::pending().await
@@ -196,6 +207,7 @@ async fn type_in(keyboard: Keyboard, first: Vec<u8>, mut input: Streaming<Consol
 
 /// The console of a VM on another host, through its server.
 async fn there(
+    called: &str,
     host: String,
     address: Address,
     first: ConsoleInput,
@@ -212,7 +224,9 @@ async fn there(
     match tokio::time::timeout(PEER_WITHIN, client.console(typed)).await {
         Ok(Ok(output)) => Ok(output.into_inner()),
         Ok(Err(status)) if status.code() == tonic::Code::FailedPrecondition => {
-            Err(no_console("there", status.message()))
+            // It says so of the id; the client knows the VM by what it called it.
+            let why = status.message().split_once(NO_CONSOLE_NOW).map(|(_, why)| why);
+            Err(no_console(called, why.unwrap_or(status.message())))
         }
         Ok(Err(status)) => Err(unreachable(status.message().to_owned())),
         Err(_) => Err(unreachable(format!("no answer within {} s", PEER_WITHIN.as_secs()))),
@@ -261,5 +275,17 @@ impl Node for NodeService {
         let first = first_of(&mut input).await?;
         let vm = self.place.backend.mirror.read(|view| find_vm(view, &first.id))?;
         Ok(Response::new(here(&self.place, vm, first, input)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_another_server_is_found_in_its_sentence() {
+        let said = no_console("7f3c", "its QEMU has ended").to_string();
+        let why = said.split_once(NO_CONSOLE_NOW).map(|(_, why)| why);
+        assert_eq!(why, Some("its QEMU has ended"));
     }
 }

@@ -15,6 +15,8 @@ use crate::store::WriteError;
 
 /// Whose reasons these are.
 pub const DOMAIN: &str = "plasmavmc";
+/// When to ask a server again that has just started.
+const STARTS_WITHIN: Duration = Duration::from_millis(200);
 
 /// Why a call was not carried out.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -24,6 +26,8 @@ pub enum ApiError {
          'plasmavmc cluster join'"
     )]
     NotInACluster,
+    #[error("this server has just started and opens its store: try again in a moment, or ask another server")]
+    Starting,
     #[error("{0}")]
     Invalid(#[from] Invalid),
     #[error("{field} {problem}")]
@@ -48,7 +52,7 @@ pub enum ApiError {
     Rejected(Rejection),
     #[error("{}: {}", sentence_of(.0), error_of(.0).map_or("it was cancelled", |error| &error.message))]
     OperationEnded(Box<Operation>),
-    #[error("operation {operation} goes on ({step}); 'plasmavmc operation wait {operation}' waits for its end")]
+    #[error("operation {operation} goes on ({step}); 'plasmavmc op wait {operation}' waits for its end")]
     StillUnderWay { operation: OperationId, step: String },
     #[error("others changed the same thing at the same time ({tries} tries): try again")]
     Contended { tries: u32 },
@@ -186,6 +190,7 @@ impl ApiError {
     fn row(&self) -> (Code, &str) {
         match self {
             ApiError::NotInACluster => (Code::FailedPrecondition, "NOT_IN_A_CLUSTER"),
+            ApiError::Starting => (Code::Unavailable, "STARTING"),
             ApiError::Invalid(_) | ApiError::Field { .. } => (Code::InvalidArgument, "INVALID_ARGUMENT"),
             ApiError::VmNotFound(_) => (Code::NotFound, "VM_NOT_FOUND"),
             ApiError::HostNotFound(_) => (Code::NotFound, "HOST_NOT_FOUND"),
@@ -264,6 +269,9 @@ impl From<ApiError> for Status {
             DOMAIN,
             error.facts().into_iter().collect::<std::collections::HashMap<_, _>>(),
         );
+        if matches!(error, ApiError::Starting) {
+            details.set_retry_info(Some(STARTS_WITHIN));
+        }
         for (field, problem) in error.violations() {
             details.add_bad_request_violation(field, problem);
         }

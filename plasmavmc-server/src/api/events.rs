@@ -84,19 +84,24 @@ impl Teller {
     }
 
     async fn stream(&self, past: Vec<Change>, mut changes: Changes) -> Result<ApiError, Gone> {
-        self.tell(&past).await?;
+        self.tell(&past, &times_of_past(&past)).await?;
         loop {
             match changes.next().await {
-                Ok(batch) => self.tell(&batch).await?,
+                Ok(batch) => {
+                    let now_ms = wall_ms();
+                    let times: Vec<u64> = batch.iter().map(|change| at_ms(change).unwrap_or(now_ms)).collect();
+                    self.tell(&batch, &times).await?;
+                }
                 Err(ChangesError::Lagged { .. }) => return Ok(ApiError::FellBehind),
                 Err(ChangesError::Stopped) => return Ok(ApiError::Stopping),
             }
         }
     }
 
-    async fn tell(&self, changes: &[Change]) -> Result<(), Gone> {
+    async fn tell(&self, changes: &[Change], at_ms: &[u64]) -> Result<(), Gone> {
         let told = self.backend.mirror.read(|view| {
-            let told = changes.iter().filter_map(|change| self.event(view, change));
+            let timed = changes.iter().zip(at_ms);
+            let told = timed.filter_map(|(change, at_ms)| self.event(view, change, *at_ms));
             let mut told: Vec<api::Event> = told.collect();
             // Whoever resumes between two events of one transaction gets both, rather than neither.
             for index in 1..told.len() {
@@ -115,14 +120,14 @@ impl Teller {
         Ok(())
     }
 
-    fn event(&self, view: &ClusterView, change: &Change) -> Option<api::Event> {
+    fn event(&self, view: &ClusterView, change: &Change, at_ms: u64) -> Option<api::Event> {
         let event = events::of(view, change.as_event_source()?)?;
         let is_meant =
             self.vm.is_none_or(|vm| event.vm == Some(vm)) && self.host.is_none_or(|host| event.host == Some(host));
         is_meant.then(|| api::Event {
             revision: change.revision,
             resume_from: change.revision,
-            at_ms: at_ms(change),
+            at_ms,
             kind: event.kind.to_owned(),
             vm_id: event.vm.map(|vm| vm.to_string()).unwrap_or_default(),
             vm_name: name_of(view, change, event.vm),
@@ -150,19 +155,35 @@ fn name_of(view: &ClusterView, change: &Change, vm: Option<VmId>) -> String {
     }
 }
 
-/// When it happened, as whoever wrote it says; else now.
-fn at_ms(change: &Change) -> u64 {
+/// When it happened, if whoever wrote it says so.
+fn at_ms(change: &Change) -> Option<u64> {
     let written = match (&change.before, &change.after) {
         (None, Some(StoredValue::VmRecord(record))) => record.created_at_ms(),
         (_, Some(StoredValue::Operation(operation))) => operation.updated_at_ms,
         (_, Some(StoredValue::Decision(decision))) => decision.at_ms,
-        (_, Some(StoredValue::Status(status))) => status.since_ms,
+        // Else the state is from before, and something beside it has changed.
+        (before, Some(StoredValue::Status(status))) if !is_same_state(before.as_ref(), status) => status.since_ms,
         _ => 0,
     };
-    match written {
-        0 => wall_ms(),
-        written => written,
-    }
+    (written > 0).then_some(written)
+}
+
+fn is_same_state(before: Option<&StoredValue>, after: &plasmavmc_types::VmStatus) -> bool {
+    matches!(before, Some(StoredValue::Status(before)) if before.state == after.state)
+}
+
+/// When each of these happened, in their order. What does not say it happened after what came before it, and with what
+/// stands in the same transaction: the store knows no time.
+fn times_of_past(changes: &[Change]) -> Vec<u64> {
+    let first = changes.iter().find_map(at_ms).unwrap_or_else(wall_ms);
+    let mut latest_ms = first;
+    let times = changes.iter().map(|change| {
+        if let Some(at_ms) = at_ms(change) {
+            latest_ms = at_ms;
+        }
+        latest_ms
+    });
+    times.collect()
 }
 
 #[tonic::async_trait]
@@ -175,5 +196,46 @@ impl EventService for Api {
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
         let events = watch(self.backend()?, request.into_inner()).await?;
         Ok(Response::new(ReceiverStream::new(events).boxed()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plasmavmc_types::{Decision, Placement};
+
+    use super::*;
+    use crate::store::ParsedKey;
+
+    fn change(revision: u64, key: ParsedKey, after: StoredValue) -> Change {
+        Change {
+            revision,
+            key,
+            before: None,
+            after: Some(after),
+            is_unreadable: false,
+        }
+    }
+
+    #[test]
+    fn what_tells_no_time_is_not_told_as_new() {
+        let vm = VmId::from_uuid(uuid::Uuid::from_u128(1));
+        let host = HostId::from_uuid(uuid::Uuid::from_u128(2));
+        let placed = |revision| {
+            let placement = StoredValue::Placement(Placement::first(host));
+            change(revision, ParsedKey::Placement(vm), placement)
+        };
+        let decided = |revision, at_ms| {
+            let decision = StoredValue::Decision(Decision {
+                at_ms,
+                kind: "place".to_owned(),
+                vm: Some(vm),
+                host: Some(host),
+                text: String::new(),
+                evidence: Vec::new(),
+            });
+            change(revision, ParsedKey::Decision(String::new()), decision)
+        };
+        let changes = [placed(1), decided(2, 5_000), placed(2), decided(3, 7_000), placed(4)];
+        assert_eq!(times_of_past(&changes), [5_000, 5_000, 5_000, 7_000, 7_000]);
     }
 }

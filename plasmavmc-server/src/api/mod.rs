@@ -49,11 +49,33 @@ pub struct Place {
     pub commits: Arc<CommitLatency>,
 }
 
-/// The place, once there is one.
-pub type Seat = watch::Receiver<Option<Arc<Place>>>;
+/// How this server stands to a cluster. One that starts again belongs to its cluster before it can answer for it, and
+/// must not say otherwise: a client then asks another server instead of giving up.
+#[derive(Debug, Clone)]
+pub enum Standing {
+    Outside,
+    Starting,
+    Inside(Arc<Place>),
+    Leaving,
+}
+
+impl Standing {
+    /// The place, while there is one.
+    pub fn place(&self) -> Result<&Arc<Place>, ApiError> {
+        match self {
+            Standing::Inside(place) => Ok(place),
+            Standing::Outside => Err(ApiError::NotInACluster),
+            Standing::Starting => Err(ApiError::Starting),
+            Standing::Leaving => Err(ApiError::Stopping),
+        }
+    }
+}
+
+/// The standing, now and later.
+pub type Seat = watch::Receiver<Standing>;
 
 pub fn place_of(seat: &Seat) -> Result<Arc<Place>, ApiError> {
-    seat.borrow().clone().ok_or(ApiError::NotInACluster)
+    seat.borrow().place().cloned()
 }
 
 /// The services of VMs, hosts, operations and events. Clones share everything.

@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, watch};
 use tonic::Code;
 
 use super::records::{self, Refreshed};
-use crate::api::{ApiError, ClusterError, Place};
+use crate::api::{ApiError, ClusterError, Place, Seat, Standing};
 use crate::chain::chain;
 use crate::serve::{PlaceError, Running, Starter};
 
@@ -38,28 +38,32 @@ pub struct Enrolment {
     starter: Starter,
     /// Where clients reach this server.
     api: Address,
-    seat: watch::Sender<Option<Arc<Place>>>,
+    seat: watch::Sender<Standing>,
     running: Mutex<Option<Running>>,
 }
 
 impl Enrolment {
     pub fn new(starter: Starter, api: Address) -> Self {
+        let standing = match takes_part(&starter) {
+            true => Standing::Starting,
+            false => Standing::Outside,
+        };
         Self {
             starter,
             api,
-            seat: watch::Sender::new(None),
+            seat: watch::Sender::new(standing),
             running: Mutex::new(None),
         }
     }
 
     /// This server's place, now and later.
-    pub fn seat(&self) -> watch::Receiver<Option<Arc<Place>>> {
+    pub fn seat(&self) -> Seat {
         self.seat.subscribe()
     }
 
     /// Whether this host took a place in a cluster, now or before.
     pub fn is_member(&self) -> bool {
-        self.starter.config.folders.chainfire.join("identity.json").exists()
+        takes_part(&self.starter)
     }
 
     fn own_record(&self) -> Result<HostRecord, ApiError> {
@@ -74,7 +78,7 @@ impl Enrolment {
         let leadership = joined.leadership.clone();
         let started = self.starter.run(joined).await?;
         let place = Arc::clone(&started.place);
-        self.seat.send_replace(Some(Arc::clone(&place)));
+        self.seat.send_replace(Standing::Inside(Arc::clone(&place)));
         *running = Some(started);
         let this = Arc::clone(self);
         let stop = place.backend.stop.clone();
@@ -180,7 +184,7 @@ impl Enrolment {
             .backend
             .wait_for(|view| view.hosts.get(&host)?.record.as_ref().map(drop));
         let settled = matches!(tokio::time::timeout(SETTLE_WITHIN, known).await, Ok(Ok(())));
-        self.seat.send_replace(Some(Arc::clone(&place)));
+        self.seat.send_replace(Standing::Inside(Arc::clone(&place)));
         *running = Some(started);
         if settled {
             return Ok(place);
@@ -230,11 +234,15 @@ impl Enrolment {
     /// Ends what runs.
     pub async fn stop(&self) {
         let running = self.running.lock().await.take();
-        self.seat.send_replace(None);
+        self.seat.send_replace(Standing::Leaving);
         if let Some(running) = running {
             running.stop().await;
         }
     }
+}
+
+fn takes_part(starter: &Starter) -> bool {
+    starter.config.folders.chainfire.join("identity.json").exists()
 }
 
 async fn ask_one(address: &Address, request: AdmitRequest) -> Result<AdmitResponse, tonic::Status> {

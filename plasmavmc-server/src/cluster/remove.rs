@@ -1,13 +1,15 @@
 //! Taking a host out of the cluster: its vote first, then all that is stored of it.
 //!
-//! Must never: take out a host that may run a VM, or one that goes on as if it belonged here.
+//! Must never: take out a host that may run a VM, or one that goes on as if it belonged here. Of a host that is silent
+//! only its operator can say that it runs nothing: that it was removed is the durable form of that word.
 
 use chainfire::service::ClusterService as MemberService;
 use plasmavmc_core::view::{ClusterView, Heard};
 use plasmavmc_core::visible::{self, HostState};
-use plasmavmc_types::{HostId, HostRecord};
+use plasmavmc_types::{Decision, HostId, HostRecord};
 
 use crate::api::{ApiError, ClusterError, Place, find_host};
+use crate::clock::wall_ms;
 use crate::store::{Write, keys};
 
 /// VMs that a refusal names.
@@ -19,9 +21,25 @@ pub async fn remove(place: &Place, host: &str, is_dead: bool) -> Result<(), ApiE
     let (id, record) = backend.look(|view, heard| removable(view, heard, backend.host, host, is_dead))?;
     let address = record.cluster_address().map(ToString::to_string).unwrap_or_default();
     remove_member(place, &address).await?;
+    let decision = Decision {
+        at_ms: wall_ms(),
+        kind: "remove".to_owned(),
+        vm: None,
+        host: Some(id),
+        text: match is_dead {
+            true => format!(
+                "host {} was taken out: its operator says that it is off for good",
+                record.name()
+            ),
+            false => format!("host {} was taken out", record.name()),
+        },
+        evidence: Vec::new(),
+    };
+    let decision_id = keys::decision_id(decision.at_ms, rand::random());
     let write = backend.mirror.read(|view| {
         let known = view.hosts.get(&id).cloned().unwrap_or_default();
         Write::new()
+            .put_decision(&decision_id, &decision)
             .expect_seen(keys::host_record(id), known.record.as_ref())
             .expect_seen(keys::session(id), known.session.as_ref())
             .delete(keys::host_record(id))
@@ -62,7 +80,9 @@ fn removable(
         .map(|(vm, _)| view.vm_name(*vm))
         .collect();
     let state = visible::host(view, heard, id).state;
-    if !placed.is_empty() {
+    // Its operator's word that it is off for good is also that nothing of its VMs runs: they may go on elsewhere.
+    let is_dead = is_dead && state != HostState::Alive;
+    if !placed.is_empty() && !is_dead {
         let more = placed.len().saturating_sub(NAMED);
         let mut vms = placed[..placed.len().min(NAMED)].join(", ");
         if more > 0 {
@@ -70,7 +90,10 @@ fn removable(
         }
         let remedy = match state {
             HostState::Alive => "stop them and drain the host, or delete them, first",
-            _ => "bring the host back, so that it can say what became of them",
+            _ => {
+                "bring the host back, so that it can say what became of them; or, if it is off and will never come \
+                 back, say so (`dead`): they then start elsewhere, where their disks can be reached"
+            }
         };
         return Err(ClusterError::HostHasVms { host, vms, remedy }.into());
     }

@@ -139,7 +139,7 @@ const LESSON: &str = "\
 A first cluster, on one machine, without root:
 
   plasmavmc-server --dir ~/vms --init
-  plasmavmc vm create test-vm --vcpus 1 --memory 512
+  plasmavmc vm create test-vm --vcpus 1 --memory 512M
   plasmavmc vm list
 
 Any gRPC client works as well, and needs no .proto file:

@@ -37,7 +37,7 @@ pub use ground::GroundError;
 pub use identity::{HostIdentity, IdentityError};
 pub use place::{PlaceError, Running, Starter};
 
-use crate::api::ApiError;
+use crate::api::{ApiError, place_of};
 use crate::cluster::{ClusterService, Enrolment};
 use crate::config::{Beginning, Config, TransportSecurity};
 use calls::Calls;
@@ -152,12 +152,9 @@ async fn live(enrolment: &Arc<Enrolment>, beginning: Beginning) -> Result<(), Se
         }
     }
     let mut seat = enrolment.seat();
-    let place = seat
-        .wait_for(Option::is_some)
-        .await
-        .ok()
-        .and_then(|place| place.clone());
-    let Some(place) = place else {
+    // An error means that this server stops.
+    let _ = seat.wait_for(|standing| standing.place().is_ok()).await;
+    let Ok(place) = place_of(&seat) else {
         return Err(ServeError::StoreEnded);
     };
     let mut phase = place.node.phase();

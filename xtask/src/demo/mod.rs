@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::checkout::{Checkout, Profile};
 use crate::deadline::Interrupt;
@@ -33,8 +33,13 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Builds them, unless they are there.
+    /// Builds them, unless the environment names all of them, as it does for tests.
     pub fn build(checkout: &Checkout) -> Result<Self> {
+        let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
+        let [server, guard, cli] = ["SERVER", "GUARD", "CLI"].map(|name| named(&format!("PLASMAVMC_{name}_BIN")));
+        if let (Some(server), Some(guard), Some(cli)) = (server, guard, cli) {
+            return Ok(Self { server, guard, cli });
+        }
         let packages = ["-p", "plasmavmc-server", "-p", "plasmavmc-guard", "-p", "plasmavmc-cli"];
         step::run(
             "build server, guard and command line",
@@ -66,8 +71,9 @@ pub fn run(checkout: &Checkout, check: bool) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     invite(checkout, &servers);
-    if let Some(reason) = interrupt.await_interrupt(|| servers.ended_by_itself()) {
-        bail!("{reason}\n{}", servers.last_words());
+    // Servers may be killed and started again here: that is what the runbooks do.
+    while let Some(news) = interrupt.await_interrupt(|| servers.newly_ended()) {
+        println!("\n{news}");
     }
     println!("\nStopping; nothing of the demo remains.");
     Ok(ExitCode::SUCCESS)
@@ -107,11 +113,15 @@ fn play(checkout: &Checkout, servers: &mut Servers, interrupt: &Interrupt) -> Re
     println!("4. {} starts again and takes over what it finds.", vm.host);
     let started = servers.restart(&vm.host)?;
     servers.await_alive(3)?;
-    let again = await_agent(&cli, interrupt)?;
+    // It obeys: what the store says of it may still be from before.
+    cli.table(&["vm", "pause", VM])?;
+    cli.table(&["vm", "resume", VM])?;
     println!(
-        "   After {:.2} s the VM is under its control again.",
+        "   After {:.2} s the VM obeys it: it was paused and resumed.",
         started.elapsed().as_secs_f64()
     );
+    let again = await_agent(&cli, interrupt)?;
+    println!("   Its agent answers after {:.2} s.", started.elapsed().as_secs_f64());
     ensure!(
         again.pid == vm.pid && again.id == vm.id,
         "it is another process: {again:?} was {vm:?}"

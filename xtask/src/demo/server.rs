@@ -103,21 +103,10 @@ impl Servers {
     }
 
     fn start(&mut self, index: usize, how: &[&str]) -> Result<()> {
-        let server = &self.servers[index];
-        let log = File::options().create(true).append(true).open(self.log(server.name))?;
-        let child = Command::new(&self.programs.server)
-            .arg("--dir")
-            .arg(self.site.folder().join(server.name))
-            .arg("--guard")
-            .arg(&self.programs.guard)
-            .args([
-                "--listen",
-                &server.api,
-                "--cluster-listen",
-                &server.cluster,
-                "--name",
-                server.name,
-            ])
+        let name = self.servers[index].name;
+        let log = File::options().create(true).append(true).open(self.log(name))?;
+        let child = self
+            .command(index)
             .args(how)
             // Ctrl-C is for us.
             .process_group(0)
@@ -128,6 +117,26 @@ impl Servers {
             .with_context(|| format!("cannot start {}", self.programs.server.display()))?;
         self.servers[index].child = Some(child);
         Ok(())
+    }
+
+    /// A server on its folder. Its address is in the command line, for whoever looks for it there.
+    fn command(&self, index: usize) -> Command {
+        let server = &self.servers[index];
+        let mut command = Command::new(&self.programs.server);
+        // To a server, variables with such names are flags.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PLASMAVMC_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .arg("--dir")
+            .arg(self.site.folder().join(server.name))
+            .arg("--guard")
+            .arg(&self.programs.guard)
+            .args(["--cluster-listen", &server.cluster, "--name", server.name])
+            .args(["--listen", &server.api]);
+        command
     }
 
     /// Waits until so many hosts are in the cluster and heard of.
@@ -148,6 +157,19 @@ impl Servers {
             let status = server.child.as_mut()?.try_wait().ok()??;
             Some(format!("server {} ended by itself: {status}", server.name))
         })
+    }
+
+    /// Tells once of a server that somebody ended: how, and how it is started again.
+    pub fn newly_ended(&mut self) -> Option<String> {
+        let ended = self.servers.iter_mut().enumerate().find_map(|(index, server)| {
+            let status = server.child.as_mut()?.try_wait().ok()??;
+            server.child = None;
+            Some((index, status))
+        });
+        let (index, status) = ended?;
+        let command = shell_line(&self.command(index));
+        let name = self.servers[index].name;
+        Some(format!("{name} has ended: {status}. Start it again with:\n  {command}"))
     }
 
     /// The end of every server's log, for whoever has to find out what went wrong.
@@ -182,6 +204,21 @@ impl Drop for Servers {
     }
 }
 
+/// The command as a shell takes it; nothing in it needs quotes but folders, which rarely do.
+fn shell_line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let quoted = |word: &std::ffi::OsStr| {
+        let word = word.to_string_lossy();
+        let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "/._:,=-".contains(c));
+        if is_plain {
+            word.into_owned()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    };
+    words.map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 /// Pairs of neighbouring ports on loopback that nobody uses now; the first of each.
 fn free_ports(first: u16, count: usize) -> Result<Vec<u16>> {
     let candidates = (first..u16::MAX - 1).step_by(usize::from(PORTS_APART));
@@ -198,6 +235,13 @@ fn free_ports(first: u16, count: usize) -> Result<Vec<u16>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_is_told_as_a_shell_takes_it() {
+        let mut command = Command::new("/my folder/it's");
+        command.args(["--listen", "127.0.0.1:1"]);
+        assert_eq!(shell_line(&command), r"'/my folder/it'\''s' --listen 127.0.0.1:1");
+    }
 
     #[test]
     fn ports_that_are_taken_are_passed_over() {

@@ -181,6 +181,51 @@ fn what_may_run_is_never_moved() {
 }
 
 #[test]
+fn what_was_on_a_host_that_was_taken_out_goes_on_elsewhere() {
+    let running = placed().says_of(1, |fields| {
+        (fields.state, fields.process) = (ObservedState::Running, Some(crate::samples::process()));
+    });
+    check(&running.clone().silent(1, 3_600_000), &[]);
+    let lost = running.without_host(1);
+    let actions = check(&lost, &[ControlKind::Replace]);
+    assert_eq!(placement_in(&actions[0]), (host_id(2), 2));
+    // Should the host be back when this is written, it is not written.
+    let mut back = lost.clone();
+    back.view
+        .hosts
+        .insert(host_id(1), placed().view.hosts[&host_id(1)].clone());
+    assert!(!actions[0].change.holds_in(&back.view));
+    assert_eq!(
+        crate::visible::vm(&lost.view, &lost.heard, vm_id(1)).state,
+        plasmavmc_types::VmState::Pending
+    );
+
+    check(&lost.clone().deleted(1), &[ControlKind::Forget]);
+    // What is wanted off moves as well, so that it can be started; its disks may keep it.
+    check(&lost.off(1), &[ControlKind::Replace]);
+}
+
+#[test]
+fn a_vm_whose_disks_were_on_a_host_that_was_taken_out_waits() {
+    let disk = |fields: &mut plasmavmc_types::VmSpecFields| {
+        let location = plasmavmc_types::DiskLocation::File {
+            path: "/srv/a.qcow2".into(),
+        };
+        let name = plasmavmc_types::Label::new("root").unwrap();
+        fields.disks = vec![plasmavmc_types::Disk::new(name, location, 1024)];
+    };
+    let cluster = Cluster::of_hosts(2).with_vm_of(1, disk).placed(1, 1);
+    let cluster = cluster.says(1, ObservedState::Running).without_host(1);
+    let actions = check(&cluster, &[ControlKind::NoteWaiting]);
+    let text = &actions[0].change.decision.as_ref().unwrap().text;
+    assert!(
+        text.contains("was taken out") && text.contains("its disks (root) lie on"),
+        "{text}"
+    );
+    check(&cluster.deleted(1), &[ControlKind::Forget]);
+}
+
+#[test]
 fn what_is_to_start_leaves_a_host_that_is_silent() {
     check(&stopped().silent(1, 6000), &[ControlKind::Replace]);
     check(&placed().silent(1, 6000), &[ControlKind::Replace]);

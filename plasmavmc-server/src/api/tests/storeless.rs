@@ -234,7 +234,7 @@ async fn who_is_always_too_late_gives_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_without_a_cluster_says_how_to_get_one() {
-    let (_seat, seat) = tokio::sync::watch::channel(None);
+    let (_seat, seat) = tokio::sync::watch::channel(crate::api::Standing::Outside);
     let api = Api::new(seat);
     check(
         api.backend().map(drop),

@@ -10,7 +10,7 @@ use plasmavmc_types::{
 use prost::Message;
 use uuid::Uuid;
 
-use super::{TRIES, new_mac, shown, wait_for_done};
+use super::{TRIES, new_mac, shown, unknown_hosts, wait_for_done};
 use crate::api::backend::Backend;
 use crate::api::caller::Caller;
 use crate::api::error::ApiError;
@@ -104,7 +104,12 @@ fn checked(backend: &Backend, request: &api::CreateVmRequest) -> Result<Wanted, 
         vmid => checks.take("vmid", VmNumber::new(vmid)),
     };
     let spec = match spec {
-        Ok(spec) => Some(spec),
+        Ok(spec) => {
+            for (field, problem) in backend.mirror.read(|view| unknown_hosts(view, &spec, None)) {
+                checks.refuse(field, problem);
+            }
+            Some(spec)
+        }
         Err(invalid) => {
             for problem in invalid.problems() {
                 checks.refuse(problem.field.clone(), problem.problem.clone());

@@ -15,8 +15,9 @@ mod service;
 pub mod update;
 pub mod watch;
 
+use plasmavmc_core::view::ClusterView;
 use plasmavmc_proto::api;
-use plasmavmc_types::{MacAddress, Operation, OperationId, OperationState, VmId};
+use plasmavmc_types::{HostName, MacAddress, Operation, OperationId, OperationState, VmId, VmSpec};
 use tokio::time::timeout_at;
 
 use super::backend::Backend;
@@ -30,6 +31,18 @@ const TRIES: u32 = 12;
 /// The VM as it is now.
 fn shown(backend: &Backend, vm: VmId) -> Option<api::Vm> {
     backend.look(|view, heard| Showing::new(view, heard).vm(vm))
+}
+
+/// A VM bound to a host that is not there would wait for ever. One that was bound to it before stays as it is.
+fn unknown_hosts(view: &ClusterView, wanted: &VmSpec, before: Option<&VmSpec>) -> Vec<(String, String)> {
+    let known = before.map_or(&[][..], |before| &before.affinity.hosts);
+    let hosts = wanted.affinity.hosts.iter().enumerate();
+    let unknown = hosts.filter(|(_, host)| !known.contains(host) && view.host_named(host.as_str()).is_none());
+    let problem = |(index, host): (usize, &HostName)| {
+        let problem = format!("is {host}, and there is no such host: 'plasmavmc host list' shows those there are");
+        (format!("affinity.hosts[{index}]"), problem)
+    };
+    unknown.map(problem).collect()
 }
 
 /// An address of the range that is QEMU's, for a NIC without one.

@@ -7,7 +7,7 @@ use plasmavmc_proto::api;
 use plasmavmc_proto::convert::spec::spec_from_api;
 use plasmavmc_types::{VmId, VmRecord, VmSpec};
 
-use super::{TRIES, new_mac, shown};
+use super::{TRIES, new_mac, shown, unknown_hosts};
 use crate::api::backend::Backend;
 use crate::api::error::ApiError;
 use crate::api::find_vm;
@@ -119,7 +119,10 @@ fn next_spec(backend: &Backend, request: &api::UpdateVmRequest) -> Result<(Store
         refuse_stale(&record.value, request.generation)?;
         let merged = merge(record.value.spec(), request)?;
         let spec = spec_from_api(merged, |reference| view.find(reference), new_mac)?;
-        Ok((record, spec))
+        match unknown_hosts(view, &spec, Some(record.value.spec())).into_iter().next() {
+            Some((field, problem)) => Err(ApiError::Field { field, problem }),
+            None => Ok((record, spec)),
+        }
     })
 }
 
