@@ -8,6 +8,7 @@
 //!   api        the public calls
 //!   cluster    founding, joining, the cluster port
 //!   serve      what starts and stops all of it, in order
+//!   program    what `main` is; failpoint: places where a program of the tests has it die
 //! ```
 //! Must never: decide anything about a VM outside of plasmavmc-core, or write a key without comparing the
 //! revision it decided on.
@@ -19,5 +20,7 @@ pub mod api;
 pub mod cluster;
 pub mod config;
 pub mod control;
+pub mod failpoint;
+pub mod program;
 pub mod serve;
 pub mod store;

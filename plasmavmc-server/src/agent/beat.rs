@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::failpoint;
 use super::session::{Attempted, Held, Opener, Quiet, SessionError, silence};
+use crate::failpoint;
 use crate::store::{Mirror, Write, WriteError, keys};
 
 /// Between two tries to open a session that is not ours to open now.

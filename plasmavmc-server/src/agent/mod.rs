@@ -13,7 +13,6 @@ pub mod beat;
 mod clock;
 mod console;
 pub mod facts;
-pub mod failpoint;
 pub mod instance;
 mod pools;
 mod prepare;

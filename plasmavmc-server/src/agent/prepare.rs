@@ -18,8 +18,9 @@ use plasmavmc_kvm::preflight::{self, HostFiles, Programs};
 use plasmavmc_kvm::refused::{Reason, Refused};
 use plasmavmc_types::{AttemptId, Disk, DiskLocation, Firmware, VmId, VmSpec};
 
+use crate::failpoint;
+
 use super::AgentConfig;
-use super::failpoint;
 use super::pools::Pools;
 use super::taps::{TapsError, open_taps};
 

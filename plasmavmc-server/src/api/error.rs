@@ -24,6 +24,8 @@ pub enum ApiError {
          'plasmavmc cluster join'"
     )]
     NotInACluster,
+    #[error("this server is just taking its place in its cluster: call it again in a moment, or another one now")]
+    Starting,
     #[error("{0}")]
     Invalid(#[from] Invalid),
     #[error("{field} {problem}")]
@@ -186,6 +188,7 @@ impl ApiError {
     fn row(&self) -> (Code, &str) {
         match self {
             ApiError::NotInACluster => (Code::FailedPrecondition, "NOT_IN_A_CLUSTER"),
+            ApiError::Starting => (Code::Unavailable, "STARTING"),
             ApiError::Invalid(_) | ApiError::Field { .. } => (Code::InvalidArgument, "INVALID_ARGUMENT"),
             ApiError::VmNotFound(_) => (Code::NotFound, "VM_NOT_FOUND"),
             ApiError::HostNotFound(_) => (Code::NotFound, "HOST_NOT_FOUND"),

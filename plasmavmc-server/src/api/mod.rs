@@ -49,11 +49,30 @@ pub struct Place {
     pub commits: Arc<CommitLatency>,
 }
 
-/// The place, once there is one.
-pub type Seat = watch::Receiver<Option<Arc<Place>>>;
+/// Whether this server has a place.
+#[derive(Debug, Clone)]
+pub enum Seating {
+    /// It belongs to no cluster.
+    Outside,
+    /// It founds one, joins one, or was started again a moment ago: whoever calls now may call again soon.
+    OnTheWay,
+    Inside(Arc<Place>),
+}
+
+impl Seating {
+    pub fn place(&self) -> Result<&Arc<Place>, ApiError> {
+        match self {
+            Seating::Outside => Err(ApiError::NotInACluster),
+            Seating::OnTheWay => Err(ApiError::Starting),
+            Seating::Inside(place) => Ok(place),
+        }
+    }
+}
+
+pub type Seat = watch::Receiver<Seating>;
 
 pub fn place_of(seat: &Seat) -> Result<Arc<Place>, ApiError> {
-    seat.borrow().clone().ok_or(ApiError::NotInACluster)
+    seat.borrow().place().cloned()
 }
 
 /// The services of VMs, hosts, operations and events. Clones share everything.

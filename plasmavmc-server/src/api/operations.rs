@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use super::backend::{Backend, wall_clock_ms};
 use super::error::ApiError;
 use super::{Api, find_vm, show};
+use crate::failpoint;
 use crate::store::{Write, WriteError, keys};
 
 const PAGE: u32 = 500;
@@ -113,7 +114,7 @@ pub(super) async fn cancel(backend: &Backend, id: &str) -> Result<api::Operation
         let write = Write::new()
             .expect(keys::operation(id), seen.revision)
             .put_operation(&next);
-        match write.commit(&*backend.kv).await {
+        match failpoint::CANCEL.around(write.commit(&*backend.kv)).await {
             Ok(_) => return Ok(backend.mirror.read(|view| show::operation(view, &next))),
             Err(WriteError::Raced) => {}
             Err(error) => return Err(error.into()),

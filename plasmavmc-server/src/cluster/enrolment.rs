@@ -21,7 +21,8 @@ use tokio::sync::{Mutex, watch};
 use tonic::Code;
 
 use super::records::{self, Refreshed};
-use crate::api::{ApiError, ClusterError, Place};
+use crate::api::{ApiError, ClusterError, Place, Seat, Seating};
+use crate::config::Beginning;
 use crate::serve::{PlaceError, Running, Starter};
 
 /// How long a member may take to admit this host.
@@ -37,22 +38,27 @@ pub struct Enrolment {
     starter: Starter,
     /// Where clients reach this server.
     api: Address,
-    seat: watch::Sender<Option<Arc<Place>>>,
+    seat: watch::Sender<Seating>,
     running: Mutex<Option<Running>>,
 }
 
 impl Enrolment {
     pub fn new(starter: Starter, api: Address) -> Self {
-        Self {
+        let enrolment = Self {
             starter,
             api,
-            seat: watch::Sender::new(None),
+            seat: watch::Sender::new(Seating::Outside),
             running: Mutex::new(None),
+        };
+        let is_told = enrolment.starter.config.beginning != Beginning::Wait;
+        if is_told || enrolment.is_member() {
+            enrolment.seat.send_replace(Seating::OnTheWay);
         }
+        enrolment
     }
 
     /// This server's place, now and later.
-    pub fn seat(&self) -> watch::Receiver<Option<Arc<Place>>> {
+    pub fn seat(&self) -> Seat {
         self.seat.subscribe()
     }
 
@@ -73,7 +79,7 @@ impl Enrolment {
         let leadership = joined.leadership.clone();
         let started = self.starter.run(joined).await?;
         let place = Arc::clone(&started.place);
-        self.seat.send_replace(Some(Arc::clone(&place)));
+        self.seat.send_replace(Seating::Inside(Arc::clone(&place)));
         *running = Some(started);
         let this = Arc::clone(self);
         let stop = place.backend.stop.clone();
@@ -95,9 +101,29 @@ impl Enrolment {
         founding.await.map_err(|error| ApiError::Internal(error.to_string()))?
     }
 
+    /// Whoever calls meanwhile is told to call again.
+    async fn on_the_way<T>(&self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+        self.seat.send_replace(Seating::OnTheWay);
+        let done = work.await;
+        if done.is_err() {
+            self.seat.send_if_modified(|seat| {
+                let is_nowhere = matches!(seat, Seating::OnTheWay);
+                if is_nowhere {
+                    *seat = Seating::Outside;
+                }
+                is_nowhere
+            });
+        }
+        done
+    }
+
     async fn found_now(&self) -> Result<Arc<Place>, ApiError> {
         let mut running = self.running.try_lock().map_err(|_| ClusterError::UnderWay)?;
         self.refuse_member(running.as_ref())?;
+        self.on_the_way(self.found_as(&mut running)).await
+    }
+
+    async fn found_as(&self, running: &mut Option<Running>) -> Result<Arc<Place>, ApiError> {
         let record = self.own_record()?;
         let joined = self.starter.join(Start::Found).await.map_err(cannot_found)?;
         if let Err(error) = records::found(&*joined.kv, joined.leadership.clone(), &record).await {
@@ -105,7 +131,7 @@ impl Enrolment {
             return Err(error);
         }
         let started = self.starter.run(joined).await.map_err(cannot_found)?;
-        let place = self.settle(started, &mut running).await?;
+        let place = self.settle(started, running).await?;
         tracing::info!(host = %record.name(), "founded a cluster");
         Ok(place)
     }
@@ -120,6 +146,15 @@ impl Enrolment {
     async fn join_now(&self, via: &[Address], token: &str) -> Result<Arc<Place>, ApiError> {
         let mut running = self.running.try_lock().map_err(|_| ClusterError::UnderWay)?;
         self.refuse_member(running.as_ref())?;
+        self.on_the_way(self.join_as(&mut running, via, token)).await
+    }
+
+    async fn join_as(
+        &self,
+        running: &mut Option<Running>,
+        via: &[Address],
+        token: &str,
+    ) -> Result<Arc<Place>, ApiError> {
         let admitted = self.ask(via, token).await?;
         let start = Start::Join {
             via: admitted.members,
@@ -130,7 +165,7 @@ impl Enrolment {
         };
         let joined = self.starter.join(start).await.map_err(cannot_join)?;
         let started = self.starter.run(joined).await.map_err(cannot_join)?;
-        let place = self.settle(started, &mut running).await?;
+        let place = self.settle(started, running).await?;
         tracing::info!(cluster = %admitted.cluster_id, "joined a cluster");
         Ok(place)
     }
@@ -181,7 +216,7 @@ impl Enrolment {
             .backend
             .wait_for(|view| view.hosts.get(&host)?.record.as_ref().map(drop));
         let settled = matches!(tokio::time::timeout(SETTLE_WITHIN, known).await, Ok(Ok(())));
-        self.seat.send_replace(Some(Arc::clone(&place)));
+        self.seat.send_replace(Seating::Inside(Arc::clone(&place)));
         *running = Some(started);
         if settled {
             return Ok(place);
@@ -231,7 +266,7 @@ impl Enrolment {
     /// Ends what runs.
     pub async fn stop(&self) {
         let running = self.running.lock().await.take();
-        self.seat.send_replace(None);
+        self.seat.send_replace(Seating::OnTheWay);
         if let Some(running) = running {
             running.stop().await;
         }

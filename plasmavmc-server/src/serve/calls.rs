@@ -13,7 +13,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::metrics::Metrics;
-use crate::api::{ApiError, Seat};
+use crate::api::{Seat, place_of};
 
 /// Callers may give an id of their own, which then is in the log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -32,8 +32,8 @@ pub async fn around(State(calls): State<Calls>, request: Request, next: Next) ->
     let path = request.uri().path().to_owned();
     let id = request_id(request.headers());
     let is_of_store = path.starts_with("/chainfire.");
-    if is_of_store && calls.seat.borrow().is_none() {
-        return Status::from(ApiError::NotInACluster).into_http::<axum::body::Body>();
+    if is_of_store && let Err(error) = place_of(&calls.seat) {
+        return Status::from(error).into_http::<axum::body::Body>();
     }
     let span = tracing::info_span!("call", id = %id, method = %path);
     let began = Instant::now();
@@ -104,8 +104,7 @@ fn code_word(code: Code) -> &'static str {
 
 /// The page of metrics.
 pub async fn metrics(State((calls, store)): State<(Calls, std::sync::Arc<chainfire::metrics::Metrics>)>) -> Response {
-    let place = calls.seat.borrow().clone();
-    if let Some(place) = place {
+    if let Ok(place) = place_of(&calls.seat) {
         place.backend.look(|view, heard| calls.metrics.show(view, heard));
     }
     let text = calls.metrics.render_after(&store.render());

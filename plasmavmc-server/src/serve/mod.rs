@@ -152,12 +152,8 @@ async fn live(enrolment: &Arc<Enrolment>, beginning: Beginning) -> Result<(), Se
         }
     }
     let mut seat = enrolment.seat();
-    let place = seat
-        .wait_for(Option::is_some)
-        .await
-        .ok()
-        .and_then(|place| place.clone());
-    let Some(place) = place else {
+    let seated = seat.wait_for(|seat| seat.place().is_ok()).await;
+    let Some(place) = seated.ok().and_then(|seat| seat.place().cloned().ok()) else {
         return Err(ServeError::StoreEnded);
     };
     let mut phase = place.node.phase();

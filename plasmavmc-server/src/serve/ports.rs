@@ -21,7 +21,7 @@ use tonic_web::GrpcWebLayer;
 use tower::ServiceExt as _;
 
 use super::calls::{self, Calls};
-use crate::api::{Api, Seat};
+use crate::api::{Api, Seat, place_of};
 use crate::cluster::ClusterService;
 
 /// What a client may send at once.
@@ -97,7 +97,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 /// A server without a cluster is healthy: it waits to be told. Only the other services are not there yet.
 async fn report_health(health: HealthReporter, mut seat: Seat, stop: CancellationToken) {
     loop {
-        let is_inside = seat.borrow_and_update().is_some();
+        let is_inside = seat.borrow_and_update().place().is_ok();
         for name in NAMES {
             let serves = is_inside || name == NAMES[4];
             let status = match serves {
@@ -122,11 +122,11 @@ struct SeatKv {
 
 impl SeatKv {
     fn kv(&self) -> Result<Arc<dyn Kv>, KvError> {
-        let place = self.seat.borrow().clone();
+        let place = place_of(&self.seat);
         place
             .map(|place| Arc::clone(&place.backend.kv))
-            .ok_or_else(|| KvError::Unavailable {
-                reason: "it belongs to no cluster".to_owned(),
+            .map_err(|error| KvError::Unavailable {
+                reason: error.to_string(),
             })
     }
 }

@@ -16,7 +16,7 @@ use super::entry::{Holding, size_of};
 use super::observe::ended_unseen;
 use super::work::News;
 use crate::agent::beat::chain;
-use crate::agent::failpoint;
+use crate::failpoint;
 use crate::store::keys;
 
 const TRY_AGAIN: Duration = Duration::from_millis(500);

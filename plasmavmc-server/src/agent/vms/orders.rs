@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::agent::beat::chain;
 use crate::agent::clock::wall_ms;
-use crate::agent::failpoint;
+use crate::failpoint;
 use crate::store::{Write, WriteError};
 
 /// For an agent that is well.

@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 
 use super::observe::end_of;
 use crate::agent::beat::chain;
-use crate::agent::failpoint;
 use crate::agent::prepare::{StartError, Workshop};
+use crate::failpoint;
 use crate::store::WriteError;
 
 /// A launch waits for the ones before it; each of those has a deadline.
