@@ -9,6 +9,7 @@
 //!   cluster    founding, joining, the cluster port
 //!   clock      the wall clock;  chain: an error with its causes
 //!   serve      what starts and stops all of it, in order
+//!   program    what `main` is; failpoint: places where a program of the tests has it die
 //! ```
 //! Must never: decide anything about a VM outside of plasmavmc-core, or write a key without comparing the
 //! revision it decided on.
@@ -22,6 +23,8 @@ mod clock;
 pub mod cluster;
 pub mod config;
 pub mod control;
+pub mod failpoint;
+pub mod program;
 pub mod serve;
 pub mod store;
 

@@ -96,7 +96,7 @@ enum Command {
     Bench(Forwarded),
     /// Break things on purpose and check that nothing was lost; the last line is one JSON object
     #[command(
-        after_help = "Kinds: kv, corrupt, follower, adopt, channel, api, failpoints\nNot there yet: ha\n\n\
+        after_help = "Kinds: kv, corrupt, follower, adopt, channel, api, failpoints, comeback\nNot there yet: ha\n\n\
                             `cargo xtask torture kv --help` lists the options of a kind."
     )]
     Torture(Forwarded),

@@ -33,14 +33,14 @@ pub fn torture(checkout: &Checkout, kind: &str, options: &[OsString]) -> Result<
             guest::ensure_micro(checkout)?;
             become_binary(checkout, Purpose::Test, "plasmavmc-torture", kind, options)
         }
-        "kv" | "corrupt" | "follower" | "api" => {
+        "kv" | "corrupt" | "follower" | "api" | "comeback" => {
             become_binary(checkout, Purpose::Test, "plasmavmc-torture", kind, options)
         }
         "ha" => Ok(absent::refuse("torture ha", absent::FAILOVER)),
         _ => Ok(unknown(
             "torture",
             kind,
-            "kv, corrupt, follower, adopt, channel, api, failpoints",
+            "kv, corrupt, follower, adopt, channel, api, failpoints, comeback",
         )),
     }
 }

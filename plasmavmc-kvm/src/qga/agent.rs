@@ -6,20 +6,25 @@ use std::time::{Duration, Instant};
 
 use qapi::Command;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::MAX_ANSWER_BYTES;
 use super::conversation::Conversation;
 use super::error::QgaError;
 use super::owner::{Ask, Expect, Owner};
-use crate::channel::Channel;
+use crate::channel::{Channel, ChannelState};
 use crate::qmp::whole_milliseconds;
 
 /// Commands that wait for the owner.
 const QUEUE: usize = 16;
 /// The longest command that is sent.
 const MAX_COMMAND_BYTES: usize = 4 * 1024 * 1024;
+
+/// QEMU tries once a second to connect.
+const CONNECTS_WITHIN: Duration = Duration::from_millis(1500);
+/// A connection that comes and goes is not waited for again and again.
+const CONNECT_TRIES: u32 = 5;
 
 /// How an agent is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +53,7 @@ pub struct Health {
 pub struct Agent {
     vm: String,
     asks: mpsc::Sender<Ask>,
+    channel: watch::Receiver<ChannelState>,
     /// Ends the owner when it goes.
     _alive: oneshot::Sender<()>,
     owner: JoinHandle<()>,
@@ -58,6 +64,7 @@ impl Agent {
     pub fn attach(channel: Channel, vm: &str, options: AgentOptions) -> Self {
         let (asks, taken) = mpsc::channel(QUEUE);
         let (alive, released) = oneshot::channel();
+        let state = channel.state();
         let owner = Owner {
             vm: vm.to_owned(),
             sync_within: options.sync_within,
@@ -71,6 +78,7 @@ impl Agent {
         Self {
             vm: vm.to_owned(),
             asks,
+            channel: state,
             _alive: alive,
             owner: tokio::spawn(owner.run(released)),
         }
@@ -155,11 +163,26 @@ impl Agent {
         let _ = self.asks.try_send(ask);
     }
 
-    /// Whether an agent listens: proven by a sync and a ping, not by an open port.
+    /// Whether an agent listens: proven by a sync and a ping, not by an open port. After a restart of the server
+    /// QEMU needs a moment to connect, which is no silence of the agent: it is waited for.
     pub async fn health(&self, within: Duration) -> Result<Health, QgaError> {
         let start = Instant::now();
-        self.execute(&qapi::qga::guest_ping {}, within).await?;
-        Ok(Health { took: start.elapsed() })
+        let connects = start + CONNECTS_WITHIN.min(within);
+        let mut state = self.channel.clone();
+        for _ in 0..CONNECT_TRIES {
+            let left = within.saturating_sub(start.elapsed());
+            match self.execute(&qapi::qga::guest_ping {}, left).await {
+                Err(error @ QgaError::NotConnected { .. }) => {
+                    let connected = state.wait_for(|state| state.connected);
+                    let in_time = tokio::time::timeout_at(connects.into(), connected).await;
+                    if !matches!(in_time, Ok(Ok(_))) {
+                        return Err(error);
+                    }
+                }
+                answered => return answered.map(|_| Health { took: start.elapsed() }),
+            }
+        }
+        Err(QgaError::NotConnected { vm: self.vm() })
     }
 
     /// Ends the conversation and its channel, and waits for both.

@@ -126,6 +126,25 @@ async fn without_a_connection_a_command_fails_at_once() {
 }
 
 #[tokio::test]
+async fn asked_after_its_health_an_agent_is_given_the_moment_that_qemu_takes_to_connect() {
+    let scene = Scene::new();
+    let asked = scene.agent.health(SOON);
+    let connects = async {
+        // As QEMU does after a restart of the server: not at once.
+        let refused = scene.ping().await.unwrap_err();
+        assert!(matches!(refused, QgaError::NotConnected { .. }), "{refused}");
+        let mut guest = scene.guest().await;
+        let command = guest.serve_sync_until_command().await;
+        assert_eq!(command["execute"], "guest-ping");
+        guest.send("{\"return\": {}}\n").await;
+    };
+    let (health, ()) = tokio::join!(asked, connects);
+    health.unwrap();
+    let never = Scene::new().agent.health(SOON).await.unwrap_err();
+    assert!(matches!(never, QgaError::NotConnected { .. }), "{never}");
+}
+
+#[tokio::test]
 async fn a_program_that_was_started_is_never_said_not_to_have_been() {
     let (scene, mut guest) = Scene::start().await;
     let agent_that_dies = async {

@@ -17,9 +17,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::failpoint;
 use super::session::{Attempted, Held, Opener, Quiet, SessionError, silence};
 use crate::chain::chain;
+use crate::failpoint;
 use crate::store::{Mirror, Write, WriteError, keys};
 
 /// Between two tries to open a session that is not ours to open now.

@@ -12,7 +12,6 @@
 pub mod beat;
 mod console;
 pub mod facts;
-pub mod failpoint;
 pub mod instance;
 mod pools;
 mod prepare;

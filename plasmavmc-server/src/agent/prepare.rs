@@ -20,8 +20,9 @@ use plasmavmc_kvm::refused::{Reason, Refused};
 use plasmavmc_types::{AttemptId, Disk, DiskLocation, Firmware, VmId, VmSpec};
 use tokio::sync::Semaphore;
 
+use crate::failpoint;
+
 use super::AgentConfig;
-use super::failpoint;
 use super::pools::Pools;
 use super::taps::{TapsError, open_taps};
 

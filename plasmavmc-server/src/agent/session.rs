@@ -25,8 +25,8 @@ use std::time::Duration;
 use chainfire::kv::{Consistency, Key, Kv, KvError};
 use plasmavmc_types::{Beat, BeatSequence, Epoch, HostId, Invalid, Session, SessionState};
 
-use super::failpoint;
 use super::instance::Instance;
+use crate::failpoint;
 use crate::store::{CodecError, Write, WriteError, codec, keys};
 
 /// For the opening transaction.

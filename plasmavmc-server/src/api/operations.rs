@@ -16,6 +16,7 @@ use super::backend::Backend;
 use super::error::ApiError;
 use super::{Api, find_vm, show};
 use crate::clock::wall_ms;
+use crate::failpoint;
 use crate::store::{Write, WriteError, keys};
 
 const PAGE: u32 = 500;
@@ -114,7 +115,7 @@ pub(super) async fn cancel(backend: &Backend, id: &str) -> Result<api::Operation
         let write = Write::new()
             .expect(keys::operation(id), seen.revision)
             .put_operation(&next);
-        match write.commit(&*backend.kv).await {
+        match failpoint::CANCEL.around(write.commit(&*backend.kv)).await {
             Ok(_) => return Ok(backend.mirror.read(|view| show::operation(view, &next))),
             Err(WriteError::Raced) => {}
             Err(error) => return Err(error.into()),

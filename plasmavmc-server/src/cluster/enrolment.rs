@@ -23,6 +23,7 @@ use tonic::Code;
 use super::records::{self, Refreshed};
 use crate::api::{ApiError, ClusterError, Place, Seat, Standing};
 use crate::chain::chain;
+use crate::config::Beginning;
 use crate::serve::{PlaceError, Running, Starter};
 
 /// How long a member may take to admit this host.
@@ -44,7 +45,8 @@ pub struct Enrolment {
 
 impl Enrolment {
     pub fn new(starter: Starter, api: Address) -> Self {
-        let standing = match takes_part(&starter) {
+        let is_told = starter.config.beginning != Beginning::Wait;
+        let standing = match is_told || takes_part(&starter) {
             true => Standing::Starting,
             false => Standing::Outside,
         };
@@ -100,9 +102,29 @@ impl Enrolment {
         founding.await.map_err(|error| ApiError::Internal(error.to_string()))?
     }
 
+    /// Whoever calls meanwhile is told to call again.
+    async fn on_the_way<T>(&self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+        self.seat.send_replace(Standing::Starting);
+        let done = work.await;
+        if done.is_err() {
+            self.seat.send_if_modified(|seat| {
+                let is_nowhere = matches!(seat, Standing::Starting);
+                if is_nowhere {
+                    *seat = Standing::Outside;
+                }
+                is_nowhere
+            });
+        }
+        done
+    }
+
     async fn found_now(&self) -> Result<Arc<Place>, ApiError> {
         let mut running = self.running.try_lock().map_err(|_| ClusterError::UnderWay)?;
         self.refuse_member(running.as_ref())?;
+        self.on_the_way(self.found_as(&mut running)).await
+    }
+
+    async fn found_as(&self, running: &mut Option<Running>) -> Result<Arc<Place>, ApiError> {
         let record = self.own_record()?;
         let joined = self.starter.join(Start::Found).await.map_err(cannot_found)?;
         if let Err(error) = records::found(&*joined.kv, joined.leadership.clone(), &record).await {
@@ -110,7 +132,7 @@ impl Enrolment {
             return Err(error);
         }
         let started = self.starter.run(joined).await.map_err(cannot_found)?;
-        let place = self.settle(started, &mut running).await?;
+        let place = self.settle(started, running).await?;
         tracing::info!(host = %record.name(), "founded a cluster");
         Ok(place)
     }
@@ -125,6 +147,15 @@ impl Enrolment {
     async fn join_now(&self, via: &[Address], token: &str) -> Result<Arc<Place>, ApiError> {
         let mut running = self.running.try_lock().map_err(|_| ClusterError::UnderWay)?;
         self.refuse_member(running.as_ref())?;
+        self.on_the_way(self.join_as(&mut running, via, token)).await
+    }
+
+    async fn join_as(
+        &self,
+        running: &mut Option<Running>,
+        via: &[Address],
+        token: &str,
+    ) -> Result<Arc<Place>, ApiError> {
         let admitted = self.ask(via, token).await?;
         let start = Start::Join {
             via: admitted.members,
@@ -133,7 +164,7 @@ impl Enrolment {
         let cannot_join = |error: PlaceError| ClusterError::CannotJoin { reason: chain(&error) };
         let joined = self.starter.join(start).await.map_err(cannot_join)?;
         let started = self.starter.run(joined).await.map_err(cannot_join)?;
-        let place = self.settle(started, &mut running).await?;
+        let place = self.settle(started, running).await?;
         tracing::info!(cluster = %admitted.cluster_id, "joined a cluster");
         Ok(place)
     }

@@ -4,6 +4,7 @@ use chainfire::kv::Kv;
 use futures::{StreamExt, stream};
 use plasmavmc_core::plan::ControlAction;
 
+use crate::failpoint;
 use crate::store::{Write, WriteError};
 
 /// Transactions on their way at once: enough that many creations share the store's syncs.
@@ -33,9 +34,14 @@ pub async fn step(kv: &dyn Kv, planned: Vec<ControlAction>, salt: &mut (dyn FnMu
             (action, write)
         })
         .collect();
-    let commits = writes
-        .into_iter()
-        .map(|(action, write)| async move { (action, write.commit(kv).await) });
+    let commits = writes.into_iter().map(|(action, write)| async move {
+        let committed = write.commit(kv);
+        let outcome = match failpoint::of_control(action.kind) {
+            Some(step) => step.around(committed).await,
+            None => committed.await,
+        };
+        (action, outcome)
+    });
     let mut commits = stream::iter(commits).buffer_unordered(AT_ONCE);
     let mut report = StepReport::default();
     while let Some((action, outcome)) = commits.next().await {

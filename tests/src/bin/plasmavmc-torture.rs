@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use plasmavmc_tests::channel_torture as channel;
-use plasmavmc_tests::cluster::{self, Failpoints, race};
+use plasmavmc_tests::cluster::{self, Failpoints, comeback, race};
 use plasmavmc_tests::hosts::{DiskPlan, Lab, LabPlan, Program};
 use plasmavmc_tests::torture::{adopt, corrupt, follower, kv};
 use serde::Serialize;
@@ -35,6 +35,8 @@ enum Command {
     Api(race::Options),
     /// A server that dies at every step of what it does.
     Failpoints(Failpoints),
+    /// Servers and QEMUs that are killed: how soon what is said is true again.
+    Comeback(comeback::Options),
     #[command(hide = true)]
     VmOwner(adopt::At),
     #[command(hide = true)]
@@ -62,6 +64,9 @@ fn main() -> ExitCode {
         Command::Api(options) => block_on(race::run(&options)).and_then(|report| print(&report, report.is_success())),
         Command::Failpoints(options) => {
             block_on(cluster::run_failpoints(&options)).and_then(|report| print(&report, report.is_success()))
+        }
+        Command::Comeback(options) => {
+            block_on(comeback::run(&options)).and_then(|report| print(&report, report.is_success()))
         }
         Command::VmOwner(at) => block_on(adopt::run_owner(&at)).map(|()| true),
         Command::VmHeir(at) => block_on(adopt::run_heir(&at)).map(|()| true),

@@ -175,6 +175,14 @@ impl Client {
     }
 }
 
+/// Whether so many hosts are one cluster, alive, and all vote: one that was just taken in does not yet, and a cluster
+/// that loses somebody then may have no quorum.
+pub fn is_whole(status: &ClusterStatus, hosts: usize) -> bool {
+    let all_vote = status.members.iter().all(|member| member.role != "learner");
+    let is_alive = usize::try_from(status.hosts_alive) == Ok(hosts);
+    status.has_quorum && status.members.len() == hosts && all_vote && is_alive
+}
+
 pub fn has_ended(operation: &Operation) -> bool {
     use operation::State;
     matches!(operation.state(), State::Done | State::Failed | State::Cancelled)

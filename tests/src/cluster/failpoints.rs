@@ -18,12 +18,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
+use super::node::{Entrance, Node};
 use super::{Cluster, Programs, Site};
 use life::Guest;
 use persistent::Persistent;
 
-/// In the environment of a server built with the feature `failpoints`.
-const ENV: &str = "PLASMAVMC_FAILPOINT";
+/// In the environment of a server that can be told to die.
+pub const ENV: &str = "PLASMAVMC_FAILPOINT";
 
 /// Which places to try, and how often each is passed before it kills.
 #[derive(Debug, Clone, clap::Args)]
@@ -64,8 +65,8 @@ impl Report {
 pub async fn run(options: &Failpoints) -> Result<Report> {
     let begun = Instant::now();
     let mut report = Report::default();
-    let cluster = Cluster::start_at(Site::new()?, Programs::find()?, 1).await?;
-    let wanted = plasmavmc_server::agent::failpoint::NAMES.iter();
+    let cluster = Cluster::start_at(Site::new()?, Programs::mortal()?, 1).await?;
+    let wanted = plasmavmc_server::failpoint::NAMES.iter();
     for name in wanted.filter(|name| name.contains(&options.only)) {
         let mut reached = false;
         for hit in 1..=options.hits {
@@ -101,17 +102,30 @@ pub async fn run(options: &Failpoints) -> Result<Report> {
 
 /// One life of a VM. The step in which the server died, if it did.
 async fn one_case(cluster: &Cluster, name: &str, hit: u32) -> Result<Option<&'static str>> {
+    let armed = format!("{name}:{hit}");
+    // A host opens one session in its life.
+    if name.starts_with("session-") {
+        let cluster = Cluster::plan_at(Site::new()?, Programs::mortal()?, 1)?;
+        let node = cluster.nodes().first().context("a node")?;
+        node.start(cluster.programs(), Entrance::Init, &[(ENV, &armed)])?;
+        let outcome = one_life(&cluster, node, &armed, Guest::Bare).await;
+        return outcome.with_context(|| cluster.last_words());
+    }
     let node = cluster.nodes().first().context("a node")?;
     node.kill();
-    let armed = format!("{name}:{hit}");
     cluster.restart(node, &[(ENV, &armed)])?;
-    let client = Persistent::new(cluster, node)?;
     // Only a guest with an agent can be asked to power off.
     let needs_agent = ["stop-", "reboot-", "power-"]
         .iter()
         .any(|prefix| name.starts_with(prefix));
     let guest = if needs_agent { Guest::Micro } else { Guest::Bare };
-    life::whole(cluster, &client, &armed, guest).await?;
+    one_life(cluster, node, &armed, guest).await
+}
+
+async fn one_life(cluster: &Cluster, node: &Node, armed: &str, guest: Guest) -> Result<Option<&'static str>> {
+    let client = Persistent::new(cluster, node)?;
+    // As request ids and names take it.
+    life::whole(cluster, &client, &armed.replace(':', "-"), guest).await?;
     Ok(client.died_in())
 }
 
@@ -124,6 +138,10 @@ async fn clear(cluster: &Cluster) -> Result<()> {
     for vm in client.list().await? {
         // What cannot be deleted shows in the cases that follow.
         let _ = client.delete(&vm.id, true).await;
+    }
+    let pool = std::fs::read_dir(node.dir().join("pools/default"));
+    for volume in pool.into_iter().flatten().flatten() {
+        std::fs::remove_file(volume.path())?;
     }
     let cleared = cluster.until_no_debris(&client, super::fleet::WHOLE).await;
     ensure!(cleared.is_ok(), "{cleared:?}");

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use plasmavmc_proto::api::host;
 use rand::RngExt;
 
-use super::client::Client;
+use super::client::{Client, is_whole};
 use super::node::{API_PORT, CLUSTER_PORT, Entrance};
 use super::{Node, Programs, Site, until};
 
@@ -31,14 +31,19 @@ impl Cluster {
         Self::start_at(Site::new()?, Programs::find()?, size).await
     }
 
-    pub async fn start_at(site: Site, programs: Programs, size: usize) -> Result<Self> {
+    /// Of which nothing runs yet.
+    pub fn plan_at(site: Site, programs: Programs, size: usize) -> Result<Self> {
         let network = free_network(size)?;
         let plan = |number| Node::plan(&format!("h{number}"), &format!("{network}.{number}"), site.folder());
-        let cluster = Self {
+        Ok(Self {
             nodes: (1..=size).map(plan).collect(),
             programs,
             site,
-        };
+        })
+    }
+
+    pub async fn start_at(site: Site, programs: Programs, size: usize) -> Result<Self> {
+        let cluster = Self::plan_at(site, programs, size)?;
         cluster.form().await.with_context(|| cluster.last_words())?;
         Ok(cluster)
     }
@@ -78,10 +83,11 @@ impl Cluster {
                         return Err(end);
                     }
                     let status = client.status().await.map_err(|status| status.to_string())?;
-                    let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-                    let is_whole =
-                        status.has_quorum && status.members.len() == nodes.len() && status.hosts_alive == count;
-                    if is_whole { Ok(()) } else { Err(format!("{status:?}")) }
+                    if is_whole(&status, nodes.len()) {
+                        Ok(())
+                    } else {
+                        Err(format!("{status:?}"))
+                    }
                 },
             )
             .await?;
@@ -187,7 +193,7 @@ impl Cluster {
         .await
     }
 
-    async fn debris(&self, asked: &Client) -> Result<Vec<String>> {
+    pub(super) async fn debris(&self, asked: &Client) -> Result<Vec<String>> {
         let mut left: Vec<String> = Vec::new();
         left.extend(asked.list().await?.iter().map(super::client::describe));
         let operations = asked.open_operations().await?;

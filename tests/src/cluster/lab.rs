@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
 
-use super::client::Client;
+use super::client::{Client, is_whole};
 use super::node::{API_PORT, CLUSTER_PORT, settings};
 use super::{Programs, until};
 use crate::hosts::{DiskPlan, Lab, LabPlan, Process, Program};
@@ -70,9 +70,11 @@ impl HostedCluster {
         let client = self.client(asked)?;
         until(&format!("host {asked} in a cluster of {hosts}"), WHOLE, async || {
             let status = client.status().await.map_err(|status| status.to_string())?;
-            let alive = u32::try_from(hosts).unwrap_or(u32::MAX);
-            let is_whole = status.has_quorum && status.members.len() == hosts && status.hosts_alive == alive;
-            if is_whole { Ok(()) } else { Err(format!("{status:?}")) }
+            if is_whole(&status, hosts) {
+                Ok(())
+            } else {
+                Err(format!("{status:?}"))
+            }
         })
         .await
     }

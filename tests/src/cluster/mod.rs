@@ -11,6 +11,7 @@
 //! sleeps for a fixed time: [`until`] looks for a condition up to a deadline.
 
 mod client;
+pub mod comeback;
 mod failpoints;
 mod fleet;
 mod lab;
@@ -22,7 +23,7 @@ mod specs;
 mod wait;
 
 pub use client::{Client, code_and_reason, describe, has_ended};
-pub use failpoints::{Failpoints, Report as FailpointReport, run as run_failpoints};
+pub use failpoints::{ENV as FAILPOINT_ENV, Failpoints, Report as FailpointReport, run as run_failpoints};
 pub use fleet::{Cluster, with_cluster};
 pub use lab::HostedCluster;
 pub use node::Node;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 pub const SERVER_ENV: &str = "PLASMAVMC_SERVER_BIN";
+const MORTAL_ENV: &str = "PLASMAVMC_MORTAL_SERVER_BIN";
 const CLI_ENV: &str = "PLASMAVMC_CLI_BIN";
 const GUARD_ENV: &str = "PLASMAVMC_GUARD_BIN";
 
@@ -22,6 +23,14 @@ impl Programs {
             server: find(SERVER_ENV, "plasmavmc-server")?,
             guard: find(GUARD_ENV, "plasmavmc-guard")?,
             cli: find(CLI_ENV, "plasmavmc")?,
+        })
+    }
+
+    /// With the server that can be told to die, which is a program of this package.
+    pub fn mortal() -> Result<Self> {
+        Ok(Self {
+            server: find(MORTAL_ENV, "plasmavmc-mortal-server")?,
+            ..Self::find()?
         })
     }
 }

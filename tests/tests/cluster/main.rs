@@ -1,13 +1,12 @@
 //! Whole clusters: real servers, real QEMUs, and clients that know only the public API.
 
 mod agent_gate;
+mod comeback;
 mod failpoints;
 mod life;
 mod partition;
 mod qemu_killed;
 mod race;
-//mod refusals;
-//mod runbooks;
 mod server_killed;
 
 use std::time::Duration;

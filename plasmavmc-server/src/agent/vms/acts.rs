@@ -11,9 +11,9 @@ use super::entry::{Holding, UnderWay, fresh_attempt, size_of};
 use super::observe::{observe, process_of};
 use super::work::{self, News};
 use super::{Vms, health, orders};
-use crate::agent::failpoint;
 use crate::chain::chain;
 use crate::clock::wall_ms;
+use crate::failpoint;
 use crate::store::{Write, WriteError};
 
 impl Vms {
@@ -235,7 +235,15 @@ impl Vms {
 
     fn ended(&mut self, vm: VmId, number: u64) -> bool {
         self.dirty.insert(vm);
-        self.entries.get_mut(&vm).is_some_and(|entry| entry.ended(number))
+        let Some(entry) = self.entries.get_mut(&vm) else {
+            return false;
+        };
+        // What was done shows at the machine before the word of its change comes: an order that is told as done
+        // while the state before it is told would be a lie.
+        if let Some(holding) = &mut entry.holding {
+            holding.refresh();
+        }
+        entry.ended(number)
     }
 
     fn holding_of(&mut self, vm: VmId, attempt: AttemptId) -> Option<&mut Holding> {

@@ -15,8 +15,8 @@ use super::Vms;
 use super::entry::{Holding, size_of};
 use super::observe::ended_unseen;
 use super::work::News;
-use crate::agent::failpoint;
 use crate::chain::chain;
+use crate::failpoint;
 use crate::store::keys;
 
 const TRY_AGAIN: Duration = Duration::from_millis(500);

@@ -17,9 +17,9 @@ use plasmavmc_kvm::machine::{Machine, MachineError, Phase};
 use plasmavmc_types::{AgentPolicy, OperationError};
 use tokio::time::Instant;
 
-use crate::agent::failpoint;
 use crate::chain::chain;
 use crate::clock::wall_ms;
+use crate::failpoint;
 use crate::store::{Write, WriteError};
 
 /// For an agent that is well.

@@ -14,9 +14,9 @@ use plasmavmc_types::{AgentHealth, AttemptId, VmId, VmSpec};
 use tokio::sync::Semaphore;
 
 use super::observe::end_of;
-use crate::agent::failpoint;
 use crate::agent::prepare::{StartError, Workshop};
 use crate::chain::chain;
+use crate::failpoint;
 use crate::store::WriteError;
 
 /// For what a VM needs before its QEMU is started: making its disks takes longest. QEMU itself has deadlines of its

@@ -14,6 +14,7 @@ use crate::api::error::ApiError;
 use crate::api::requests::Asked;
 use crate::api::{find_vm, show};
 use crate::clock::wall_ms;
+use crate::failpoint;
 use crate::store::{ParsedKey, Write, WriteError};
 
 /// The longest a caller may give an operation.
@@ -73,7 +74,10 @@ async fn begun(backend: &Backend, order: &Order, asked: &Asked) -> Result<Operat
         }
         let decided = decide(backend, order)?;
         let id = OperationId::from_uuid(Uuid::new_v4());
-        match decided.write(order, id, asked).commit(&*backend.kv).await {
+        match failpoint::ORDER
+            .around(decided.write(order, id, asked).commit(&*backend.kv))
+            .await
+        {
             Ok(committed) => {
                 backend.reached(committed.revision).await?;
                 return Ok(id);

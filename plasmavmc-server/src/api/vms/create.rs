@@ -17,6 +17,7 @@ use crate::api::error::ApiError;
 use crate::api::numbers::HeldNumber;
 use crate::api::requests::Asked;
 use crate::clock::wall_ms;
+use crate::failpoint;
 use crate::store::{Request, Write, WriteError};
 
 /// A new VM, checked, before it has a number.
@@ -56,7 +57,7 @@ async fn created(backend: &Backend, request: api::CreateVmRequest) -> Result<(Vm
         let number = wanted.number.or(held.as_ref().map(HeldNumber::get));
         let number = number.ok_or_else(|| ApiError::Internal("a new VM has no number".to_owned()))?;
         let write = wanted.write(number, &asked)?;
-        match write.commit(&*backend.kv).await {
+        match failpoint::CREATE.around(write.commit(&*backend.kv)).await {
             Ok(committed) => {
                 backend.reached(committed.revision).await?;
                 return Ok((wanted.vm, wanted.operation));

@@ -12,6 +12,7 @@ use crate::api::backend::Backend;
 use crate::api::error::ApiError;
 use crate::api::find_vm;
 use crate::api::requests::Asked;
+use crate::failpoint;
 use crate::store::{Write, WriteError, keys};
 
 macro_rules! fields {
@@ -87,7 +88,8 @@ async fn updated(backend: &Backend, request: &api::UpdateVmRequest, asked: &Aske
         if old.name != spec.name {
             write = write.rename_vm(vm, &old.name, &spec.name);
         }
-        match asked.note(write, vm, None).commit(&*backend.kv).await {
+        let write = asked.note(write, vm, None);
+        match failpoint::UPDATE.around(write.commit(&*backend.kv)).await {
             Ok(committed) => {
                 backend.reached(committed.revision).await?;
                 return Ok(vm);

@@ -1,11 +1,13 @@
 //! The life of a VM, each step of which has to come to its end whatever the server went through.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use plasmavmc_proto::api::{
-    DeleteVmRequest, Operation, PauseVmRequest, RebootVmRequest, ResetVmRequest, RestartVmRequest, ResumeVmRequest,
-    StartVmRequest, StopVmRequest, UpdateVmRequest, Vm, VmSpec, operation, vm::State,
+    CancelOperationRequest, DeleteVmRequest, Operation, PauseVmRequest, RebootVmRequest, ResetVmRequest,
+    RestartVmRequest, ResumeVmRequest, StartVmRequest, StopVmRequest, UpdateVmRequest, Vm, VmSpec, operation,
+    vm::State,
 };
 use tonic::{Code, Status};
 
@@ -18,6 +20,8 @@ const BOOT: Duration = Duration::from_secs(120);
 /// A server that was restarted may find that what it did cannot be gone on with, and says so: then one asks again.
 const TRIES: usize = 5;
 const NEW_PRIORITY: u32 = 77;
+/// More than any machine has that runs tests.
+const TOO_BIG_MB: u64 = 8 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guest {
@@ -32,11 +36,16 @@ struct Life<'a> {
     /// Distinguishes this case's requests from those of others.
     case: String,
     id: String,
+    /// The disk that was made for it.
+    disk: Option<PathBuf>,
 }
 
 pub async fn whole(cluster: &Cluster, client: &Persistent<'_>, case: &str, guest: Guest) -> Result<()> {
+    let name = format!("vm-{case}");
+    if guest == Guest::Bare {
+        never_placed(cluster, client, case, &name).await?;
+    }
     client.begin("create");
-    let name = format!("vm-{}", case.replace([':', '_'], "-"));
     let mut request = match guest {
         Guest::Bare => bare(&name),
         Guest::Micro => micro(&name, "")?,
@@ -49,12 +58,50 @@ pub async fn whole(cluster: &Cluster, client: &Persistent<'_>, case: &str, guest
         client,
         case: case.to_owned(),
         id: created.context("creating")?.id,
+        disk: Some(client.pool().join(format!("{name}-root"))),
     };
     life.is(State::Running).await?;
     match guest {
         Guest::Bare => life.bare().await?,
         Guest::Micro => life.micro().await?,
     }
+    life.delete().await
+}
+
+/// A VM that no host has room for: it waits, says why, and can be given up and deleted.
+async fn never_placed(cluster: &Cluster, client: &Persistent<'_>, case: &str, name: &str) -> Result<()> {
+    client.begin("create without room");
+    let mut request = bare(&format!("{name}-too-big"));
+    request.memory_mb = TOO_BIG_MB;
+    request.request_id = format!("{case}-create-too-big");
+    let created = client.call(async |client| client.create(request.clone()).await).await?;
+    let mut life = Life {
+        cluster,
+        client,
+        case: format!("{case}-too-big"),
+        id: created.context("creating what has no room")?.id,
+        disk: None,
+    };
+    client.begin("wait for room");
+    let operation = until("the creation to say why it waits", SOON, async || {
+        let open = client.call(async |client| client.open_operations().await).await;
+        let open = open
+            .map_err(|error| error.to_string())?
+            .map_err(|status| status.to_string())?;
+        let mine = open.into_iter().find(|operation| operation.vm_id == life.id);
+        mine.filter(|operation| operation.step.contains("no host fits"))
+            .ok_or("it does not say why")
+            .map_err(str::to_owned)
+    })
+    .await?;
+    client.begin("cancel");
+    let request = CancelOperationRequest {
+        id: operation.id.clone(),
+    };
+    let call = async |client: Client| client.operations().cancel_operation(request.clone()).await;
+    client.call(call).await?.context("cancelling")?;
+    let ended = life.ended(operation).await?;
+    ensure!(ended.state() == operation::State::Cancelled, "{ended:?}");
     life.delete().await
 }
 
@@ -206,8 +253,18 @@ impl Life<'_> {
             }
         })
         .await?;
+        // Nobody's data goes with a VM. What is left of it besides is debris.
+        if let Some(disk) = self.disk.take() {
+            std::fs::remove_file(&disk).with_context(|| format!("removing {}", disk.display()))?;
+        }
         let client = self.cluster.client(0)?;
-        self.cluster.until_no_debris(&client, SOON).await
+        until("no debris", SOON, async || {
+            self.client.revive().map_err(|error| error.to_string())?;
+            let left = self.cluster.debris(&client).await;
+            let left = left.map_err(|error| format!("{error:#}"))?;
+            if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
+        })
+        .await
     }
 
     /// Asks for an action until it is done: at once, or again after a server that was restarted gave it up.
@@ -226,8 +283,9 @@ impl Life<'_> {
             let ended = match answer {
                 Ok(operation) => self.ended(operation.into_inner()).await?,
                 Err(status) => {
-                    let is_busy = matches!(status.code(), Code::FailedPrecondition);
-                    ensure!(is_busy, "{step}: {status:?}");
+                    // Only the end of a server excuses a refusal, and it says why.
+                    let is_excused = matches!(status.code(), Code::FailedPrecondition | Code::Aborted);
+                    ensure!(is_excused && self.client.died_in().is_some(), "{step}: {status:?}");
                     last = format!("{:?}", code_and_reason(&status));
                     continue;
                 }

@@ -1,5 +1,6 @@
 //! A client that does not give up, and somebody who starts the server again when it has died.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -30,6 +31,11 @@ impl<'a> Persistent<'a> {
         })
     }
 
+    /// Where the disks of the host are that it speaks to.
+    pub fn pool(&self) -> PathBuf {
+        self.node.dir().join("pools/default")
+    }
+
     pub fn begin(&self, step: &'static str) {
         self.step.lock().0 = step;
     }
@@ -58,7 +64,7 @@ impl<'a> Persistent<'a> {
     }
 
     /// Starts the server again if it has died of the place that was armed. It dies once: it is unarmed then.
-    fn revive(&self) -> Result<()> {
+    pub fn revive(&self) -> Result<()> {
         let Some(end) = self.node.ended_by_itself() else {
             return Ok(());
         };
@@ -76,6 +82,6 @@ impl<'a> Persistent<'a> {
 fn is_no_answer(status: &Status) -> bool {
     matches!(
         status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Aborted
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
     )
 }
