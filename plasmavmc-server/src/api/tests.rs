@@ -4,6 +4,7 @@ mod operations;
 mod refusals;
 mod requests;
 mod storeless;
+mod streams;
 mod updates;
 mod watching;
 
@@ -24,6 +25,8 @@ use super::vms::create;
 use crate::played::Played;
 
 const STOP: OperationKind = OperationKind::Stop { force: false };
+/// An id that nothing has.
+const NOBODY: &str = "00000000-0000-4000-8000-00000000dead";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn patient() -> Caller {

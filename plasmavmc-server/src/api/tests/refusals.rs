@@ -4,10 +4,8 @@ use plasmavmc_proto::api;
 use plasmavmc_types::HostMode;
 
 use super::*;
-use crate::api::vms::{read, update, watch};
-use crate::api::{events, hosts, operations};
-
-const NOBODY: &str = "00000000-0000-4000-8000-00000000dead";
+use crate::api::vms::{read, update};
+use crate::api::{hosts, operations};
 
 async fn create(cluster: &Played, request: api::CreateVmRequest) -> Result<api::Vm, ApiError> {
     create::create(&cluster.backend, request, patient()).await
@@ -358,77 +356,4 @@ async fn without_room_the_caller_is_told_what_every_host_lacks() {
     let (waited, _) = tokio::join!(waits, deletes);
     check(waited, Code::Aborted, "VM_DELETED", "deleted meanwhile");
     cluster.until("gone", |view| view.vms.is_empty().then_some(())).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn streams_begin_where_there_is_something() {
-    let cluster = Played::of_hosts(1).await;
-    made(&cluster, "web").await;
-    let now = cluster.mirror.read(|view| view.revision);
-    let vms = |from_revision, id: &str| {
-        let id = id.to_owned();
-        watch::watch(cluster.backend.clone(), api::WatchVmsRequest { from_revision, id })
-    };
-    let events = |from_revision, vm: &str, host: &str| {
-        let (vm, host) = (vm.to_owned(), host.to_owned());
-        events::watch(
-            cluster.backend.clone(),
-            api::WatchEventsRequest {
-                from_revision,
-                vm,
-                host,
-            },
-        )
-    };
-    let ahead = now + 1000;
-    check(
-        vms(ahead, "").await,
-        Code::OutOfRange,
-        "REVISION_AHEAD",
-        "this cluster gave out",
-    );
-    check(
-        events(ahead, "", "").await,
-        Code::OutOfRange,
-        "REVISION_AHEAD",
-        "this cluster gave out",
-    );
-    check(vms(0, "nobody").await, Code::NotFound, "VM_NOT_FOUND", "vm list");
-    check(events(0, "nobody", "").await, Code::NotFound, "VM_NOT_FOUND", "vm list");
-    check(
-        events(0, "", "nobody").await,
-        Code::NotFound,
-        "HOST_NOT_FOUND",
-        "host list",
-    );
-    check(
-        operations::watch(cluster.backend.clone(), NOBODY).await,
-        Code::NotFound,
-        "OPERATION_NOT_FOUND",
-        "a while",
-    );
-    cluster.store.compact(now).unwrap();
-    check(vms(1, "").await, Code::OutOfRange, "REVISION_COMPACTED", "begin again");
-    check(
-        events(1, "", "").await,
-        Code::OutOfRange,
-        "REVISION_COMPACTED",
-        "begin again",
-    );
-
-    let mut open = Vec::new();
-    while let Ok(stream) = vms(0, "").await {
-        open.push(stream);
-        assert!(open.len() <= 1000, "watches have a bound");
-    }
-    check(
-        vms(0, "").await,
-        Code::ResourceExhausted,
-        "TOO_MANY_WATCHES",
-        "close some",
-    );
-    open.clear();
-    while vms(0, "").await.is_err() {
-        tokio::task::yield_now().await;
-    }
 }

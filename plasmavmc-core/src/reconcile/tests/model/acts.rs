@@ -137,38 +137,49 @@ impl World {
                     assert_eq!(here.living(), None, "{action:#?}: {}", self.told());
                 }
             }
-            AgentAction::Kill { attempt, why, .. } => match why {
-                KillWhy::Superseded { .. } => {
-                    let is_elsewhere = placement.is_none_or(|placement| placement.host != host_id(here.number));
-                    let is_claimed = status.is_none_or(|status| status.attempt != *attempt);
-                    let is_newer = status
-                        .zip(placement)
-                        .is_some_and(|(status, at)| status.incarnation < at.incarnation);
-                    assert!(is_elsewhere || is_claimed || is_newer, "{action:#?}: {}", self.told());
-                }
-                KillWhy::Deleted => {
-                    let record = stored.and_then(|vm| vm.record.as_ref());
-                    assert!(
-                        record.is_none_or(|record| record.value.is_deleted()),
-                        "{action:#?}: {}",
-                        self.told()
-                    );
-                }
-                KillWhy::Ordered(operation) => {
-                    let ordered = self.cluster.view.operations.get(operation);
-                    assert!(
-                        ordered.is_some_and(|ordered| ordered.value.kind.is_forced()),
-                        "{action:#?}: {}",
-                        self.told()
-                    );
-                }
-                KillWhy::NotWanted => {
-                    let observed = server.local.machine.as_ref().map(|machine| machine.observed);
-                    assert_eq!(observed, Some(Observed::Prepared), "{action:#?}: {}", self.told());
-                }
-            },
+            AgentAction::Kill { attempt, why, .. } => self.check_kill(site, *attempt, why),
             AgentAction::Clear { .. } => assert_eq!(here.living(), None, "{action:#?}: {}", self.told()),
             _ => {}
+        }
+    }
+
+    /// A kill rests on proof, or on an order.
+    fn check_kill(&self, site: usize, attempt: plasmavmc_types::AttemptId, why: &KillWhy) {
+        let (here, stored) = (&self.sites[site], self.cluster.view.vms.get(&vm_id(1)));
+        let placement = stored
+            .and_then(|vm| vm.placement.as_ref())
+            .map(|placement| placement.value);
+        let status = stored.and_then(|vm| vm.status.as_ref()).map(|status| &status.value);
+        match why {
+            KillWhy::Superseded { .. } => {
+                let is_elsewhere = placement.is_none_or(|placement| placement.host != host_id(here.number));
+                let is_claimed = status.is_none_or(|status| status.attempt != attempt);
+                let is_newer = status
+                    .zip(placement)
+                    .is_some_and(|(status, at)| status.incarnation < at.incarnation);
+                assert!(is_elsewhere || is_claimed || is_newer, "{why:?}: {}", self.told());
+            }
+            KillWhy::Deleted => {
+                let record = stored.and_then(|vm| vm.record.as_ref());
+                assert!(
+                    record.is_none_or(|record| record.value.is_deleted()),
+                    "{why:?}: {}",
+                    self.told()
+                );
+            }
+            KillWhy::Ordered(operation) => {
+                let ordered = self.cluster.view.operations.get(operation);
+                assert!(
+                    ordered.is_some_and(|ordered| ordered.value.kind.is_forced()),
+                    "{why:?}: {}",
+                    self.told()
+                );
+            }
+            KillWhy::NotWanted => {
+                let local = here.server.as_ref().map(|server| &server.local);
+                let observed = local.and_then(|local| Some(local.machine.as_ref()?.observed));
+                assert_eq!(observed, Some(Observed::Prepared), "{why:?}: {}", self.told());
+            }
         }
     }
 
