@@ -40,7 +40,7 @@ pub fn run(checkout: &Checkout, profile: Profile) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Without the tests, whose features (failpoints) must not be in what is installed.
+/// Without the tests: what they have in the store that fails on purpose must not be in what is installed.
 fn build(checkout: &Checkout, profile: Profile) -> Result<()> {
     let mut arguments = vec![
         "build",

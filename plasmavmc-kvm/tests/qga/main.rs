@@ -4,3 +4,4 @@ mod hostile;
 #[path = "../channel/qemu.rs"]
 mod qemu;
 mod real;
+mod scene;

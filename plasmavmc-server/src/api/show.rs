@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plasmavmc_core::view::{ClusterView, Heard, HostView, Stored};
+use plasmavmc_core::view::{ClusterView, Heard, HostView, Stored, VmView};
 use plasmavmc_core::visible::{self, HostState};
 use plasmavmc_proto::api;
 use plasmavmc_types::{
@@ -37,13 +37,19 @@ impl<'a> Showing<'a> {
 
     /// The VM, if there is one.
     pub fn vm(&self, id: VmId) -> Option<api::Vm> {
-        let vm = self.view.vms.get(&id)?;
-        let record = &vm.record.as_ref()?.value;
+        let record = self.view.vms.get(&id)?.record.as_ref()?;
+        Some(self.vm_as(&record.value))
+    }
+
+    /// The VM with this record, whatever became of it since: what a caller wrote is what he is shown.
+    pub fn vm_as(&self, record: &VmRecord) -> api::Vm {
+        let id = record.id();
+        let vm = self.view.vms.get(&id);
         let shown = visible::vm(self.view, self.heard, id);
-        let placement = vm.placement.as_ref().map(|placement| placement.value);
-        let status = vm.current_status().map(|status| &status.value);
+        let placement = vm.and_then(|vm| vm.placement.as_ref()).map(|placement| placement.value);
+        let status = vm.and_then(VmView::current_status).map(|status| &status.value);
         let operation = self.operations.get(&id).map(|operation| operation.id.to_string());
-        Some(api::Vm {
+        api::Vm {
             state: vm_state(shown.state).into(),
             host: shown.host_name,
             reason: shown.reason,
@@ -52,7 +58,7 @@ impl<'a> Showing<'a> {
             last_heard_ms: shown.last_heard_ms.unwrap_or(0),
             operation: operation.unwrap_or_default(),
             ..with_status(with_record(record), status)
-        })
+        }
     }
 }
 

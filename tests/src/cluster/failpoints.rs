@@ -29,12 +29,25 @@ pub const ENV: &str = "PLASMAVMC_FAILPOINT";
 /// Which places to try, and how often each is passed before it kills.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Failpoints {
-    /// Only places whose name contains this
-    #[arg(long, default_value = "")]
-    pub only: String,
+    /// Only places whose names begin so, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// All but those whose names begin so
+    #[arg(long, value_delimiter = ',')]
+    pub except: Vec<String>,
     /// Die at the first, the second ... time a place is reached, up to this one
     #[arg(long, default_value_t = 4)]
     pub hits: u32,
+}
+
+/// Places on the way of a guest that is asked: only one with an agent gets there.
+pub const OF_GUESTS: [&str; 3] = ["stop-", "reboot-", "power-"];
+
+impl Failpoints {
+    fn wants(&self, name: &str) -> bool {
+        let begins = |list: &[String]| list.iter().any(|start| name.starts_with(start.as_str()));
+        (self.only.is_empty() || begins(&self.only)) && !begins(&self.except)
+    }
 }
 
 /// The result, as one JSON object.
@@ -67,7 +80,7 @@ pub async fn run(options: &Failpoints) -> Result<Report> {
     let mut report = Report::default();
     let cluster = Cluster::start_at(Site::new()?, Programs::mortal()?, 1).await?;
     let wanted = plasmavmc_server::failpoint::NAMES.iter();
-    for name in wanted.filter(|name| name.contains(&options.only)) {
+    for name in wanted.filter(|name| options.wants(name)) {
         let mut reached = false;
         for hit in 1..=options.hits {
             let case = Instant::now();
@@ -114,10 +127,7 @@ async fn one_case(cluster: &Cluster, name: &str, hit: u32) -> Result<Option<&'st
     let node = cluster.nodes().first().context("a node")?;
     node.kill();
     cluster.restart(node, &[(ENV, &armed)])?;
-    // Only a guest with an agent can be asked to power off.
-    let needs_agent = ["stop-", "reboot-", "power-"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix));
+    let needs_agent = OF_GUESTS.iter().any(|start| name.starts_with(start));
     let guest = if needs_agent { Guest::Micro } else { Guest::Bare };
     one_life(cluster, node, &armed, guest).await
 }

@@ -23,7 +23,9 @@ mod specs;
 mod wait;
 
 pub use client::{Client, code_and_reason, describe, has_ended};
-pub use failpoints::{ENV as FAILPOINT_ENV, Failpoints, Report as FailpointReport, run as run_failpoints};
+pub use failpoints::{
+    ENV as FAILPOINT_ENV, Failpoints, OF_GUESTS as PLACES_OF_GUESTS, Report as FailpointReport, run as run_failpoints,
+};
 pub use fleet::{Cluster, with_cluster};
 pub use lab::HostedCluster;
 pub use node::Node;

@@ -12,6 +12,7 @@ use crate::api::backend::Backend;
 use crate::api::error::ApiError;
 use crate::api::find_vm;
 use crate::api::requests::Asked;
+use crate::api::show::Showing;
 use crate::failpoint;
 use crate::store::{Write, WriteError, keys};
 
@@ -64,26 +65,38 @@ pub async fn update(backend: &Backend, request: api::UpdateVmRequest) -> Result<
         ..request.clone()
     };
     let asked = Asked::new("UpdateVm", &request.request_id, &content)?;
-    let vm = updated(backend, &request, &asked).await?;
-    shown(backend, vm).ok_or(ApiError::VmNotFound(request.id))
+    match updated(backend, &request, &asked).await? {
+        // Not what others made of it since: a caller who goes on from there would undo that unseen.
+        Updated::Now(record) => Ok(backend.look(|view, heard| Showing::new(view, heard).vm_as(&record))),
+        Updated::Before(vm) => shown(backend, vm).ok_or(ApiError::VmNotFound(request.id)),
+    }
 }
 
-async fn updated(backend: &Backend, request: &api::UpdateVmRequest, asked: &Asked) -> Result<VmId, ApiError> {
+enum Updated {
+    Now(Box<VmRecord>),
+    /// By an earlier call with the same request id.
+    Before(VmId),
+}
+
+async fn updated(backend: &Backend, request: &api::UpdateVmRequest, asked: &Asked) -> Result<Updated, ApiError> {
     for _ in 0..TRIES {
         backend.catch_up().await?;
         if let Some(first) = asked.answered(&backend.mirror)? {
-            return first.vm.ok_or_else(|| ApiError::RequestOutlived(asked.id()));
+            let outlived = || ApiError::RequestOutlived(asked.id());
+            return first.vm.map(Updated::Before).ok_or_else(outlived);
         }
         let (seen, spec) = next_spec(backend, request)?;
         let (vm, old) = (seen.value.id(), seen.value.spec());
+        let mut record = seen.value.clone();
         let mut write = Write::new().expect(keys::vm_record(vm), seen.revision);
         if *old == spec {
             if !asked.has_id() {
-                return Ok(vm);
+                return Ok(Updated::Now(Box::new(record)));
             }
             // Noted all the same: repeated later, when others have changed the VM, it changes nothing back.
         } else {
-            write = write.put_record(&seen.value.with_spec(spec.clone())?);
+            record = record.with_spec(spec.clone())?;
+            write = write.put_record(&record);
         }
         if old.name != spec.name {
             write = write.rename_vm(vm, &old.name, &spec.name);
@@ -92,7 +105,7 @@ async fn updated(backend: &Backend, request: &api::UpdateVmRequest, asked: &Aske
         match failpoint::UPDATE.around(write.commit(&*backend.kv)).await {
             Ok(committed) => {
                 backend.reached(committed.revision).await?;
-                return Ok(vm);
+                return Ok(Updated::Now(Box::new(record)));
             }
             Err(WriteError::Raced) => {
                 backend.catch_up().await?;
