@@ -7,6 +7,7 @@
 //! - [`trace`]: the system calls of a process, in time.
 //! - [`channel_torture`]: guest channels under abuse, with a real guest.
 //! - [`cluster`]: whole clusters of servers, their clients, and the races and crashes they are put through.
+//! - [`prose`]: the commands that the documentation prints, and hosts to type them on.
 //! - [`vms`]: real VMs on this host, with a guard of their own.
 //! - [`bench_vm`]: a VM beside libvirt's, and many in one process.
 //! - [`bench_cluster`]: a cluster's VMs beside libvirt's, and hundreds of them.
@@ -23,6 +24,7 @@ pub mod cluster;
 pub mod history;
 pub mod hosts;
 pub mod members;
+pub mod prose;
 pub mod torture;
 pub mod trace;
 pub mod vms;

@@ -102,7 +102,7 @@ enum Command {
     Torture(Forwarded),
     /// Pack what is installed on a host: a Debian package and a tarball, in target/package
     Package {
-        /// Pack the debug build
+        /// Pack the debug build that is there, for tests
         #[arg(long)]
         debug: bool,
     },

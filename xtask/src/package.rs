@@ -20,9 +20,11 @@ const SHELLS: [(&str, &str); 3] = [
     ("fish", "usr/share/fish/vendor_completions.d/plasmavmc.fish"),
 ];
 
-/// Builds the programs and packs them. The last lines, on stdout, are the files.
+/// Builds the release programs and packs them, or packs the debug build that is there. The last lines, on stdout, are the files.
 pub fn run(checkout: &Checkout, profile: Profile) -> Result<ExitCode> {
-    build(checkout, profile)?;
+    if profile == Profile::Release {
+        build(checkout)?;
+    }
     let scratch = tempfile::tempdir_in(&checkout.target).context("cannot make a folder to pack in")?;
     let files = scratch.path().join("files");
     lay_out(checkout, profile, &files)?;
@@ -40,22 +42,14 @@ pub fn run(checkout: &Checkout, profile: Profile) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Without the tests: what they have in the store that fails on purpose must not be in what is installed.
-fn build(checkout: &Checkout, profile: Profile) -> Result<()> {
-    let mut arguments = vec![
-        "build",
-        "--bins",
-        "-p",
-        "plasmavmc-server",
-        "-p",
-        "plasmavmc-guard",
-        "-p",
-        "plasmavmc-cli",
-    ];
-    if profile == Profile::Release {
-        arguments.push("--release");
-    }
-    step::run("build what is packaged", &mut checkout.cargo(&arguments))
+/// Without the tests, whose features (a store that fails on purpose) must not be in what is installed. The debug build is the tests' own,
+/// and is packed as it is: building it here would replace it under them.
+fn build(checkout: &Checkout) -> Result<()> {
+    let packages = ["-p", "plasmavmc-server", "-p", "plasmavmc-guard", "-p", "plasmavmc-cli"];
+    step::run(
+        "build what is packaged",
+        checkout.cargo(&["build", "--release", "--bins"]).args(packages),
+    )
 }
 
 /// The tree as it is on a host.

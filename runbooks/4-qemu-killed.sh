@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Scenario 4: the QEMU of a VM dies. See the .md of the same name.
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "$0")/shared.sh"
+
+has_left() { [[ $(vm_field "$1" "$2" state) != RUNNING || $(vm_field "$1" "$2" pid) != "$3" ]]; }
+runs_again() { [[ $(vm_field "$1" "$2" state) == RUNNING && $(vm_field "$1" "$2" pid) != "$3" ]]; }
+
+for node in "${NODES[@]}"; do
+    host=$(host_of "$node")
+    name=runbook-4-$host
+    id=$(create "$node" "{\"name\":\"$name\",\"vcpus\":1,\"memory_mb\":512,\"wait\":true,\"affinity\":{\"hosts\":[\"$host\"]},\"restart\":{\"tries\":1,\"window_s\":600}}")
+    MADE+=("$id")
+    qemu=$(qemu_of "$id")
+    kill -9 "$qemu"
+    killed=$(now)
+    until_true "the VM leaves RUNNING" 30 has_left "$node" "$id" "$qemu"
+    measured "QEMU killed on $host, until $node says so" "$killed"
+    until_true "it is started again" 60 runs_again "$node" "$id" "$qemu"
+    measured "QEMU killed on $host, until it was started again" "$killed"
+
+    # Its policy allows one restart.
+    kill -9 "$(qemu_of "$id")"
+    killed=$(now)
+    until_true "it is given up on" 60 is_in_state "$node" "$id" FAILED
+    measured "QEMU killed on $host once more, until the VM is given up on" "$killed"
+    echo "   $(vm_field "$node" "$id" reason)"
+    ! qemu_of "$id" >/dev/null || fail "a QEMU of $name is left"
+    call "$node" VmService/StartVm "{\"id\":\"$id\",\"wait\":true}" | grep -q '"DONE"' || fail "it does not start"
+done
+table
