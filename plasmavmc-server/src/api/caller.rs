@@ -7,6 +7,8 @@ use tonic::metadata::MetadataMap;
 
 /// The end of a wait, whatever the caller says: an operation that takes longer has failed long before.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// How long an answer may be on its way.
+const ON_THE_WAY: Duration = Duration::from_millis(200);
 
 /// Who calls.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +18,7 @@ pub struct Caller {
 
 impl Caller {
     pub fn of<T>(request: &tonic::Request<T>) -> Self {
-        Self::within(timeout_of(request.metadata()).unwrap_or(LONGEST))
+        Self::within(timeout_of(request.metadata()).map_or(LONGEST, answer_within))
     }
 
     pub fn within(span: Duration) -> Self {
@@ -24,6 +26,11 @@ impl Caller {
             deadline: Instant::now() + span.min(LONGEST),
         }
     }
+}
+
+/// The caller gives up at its own deadline: an answer that says how far it has come has to be there before.
+fn answer_within(timeout: Duration) -> Duration {
+    timeout.saturating_sub(ON_THE_WAY.min(timeout / 10))
 }
 
 /// At most eight digits and a unit; anything else is no timeout.
@@ -48,6 +55,18 @@ fn timeout_of(metadata: &MetadataMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_comes_before_its_caller_gives_up() {
+        let check = |timeout_ms, expected_ms| {
+            let within = answer_within(Duration::from_millis(timeout_ms));
+            assert_eq!(within, Duration::from_millis(expected_ms), "{timeout_ms} ms");
+        };
+        check(0, 0);
+        check(100, 90);
+        check(2000, 1800);
+        check(60_000, 59_800);
+    }
 
     #[test]
     fn the_timeout_of_a_call_is_read() {

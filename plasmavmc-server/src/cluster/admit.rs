@@ -22,6 +22,8 @@ pub async fn admit(place: &Place, request: &AdmitRequest) -> Result<AdmitRespons
     for _ in 0..TRIES {
         let token = tokens::present(backend, &request.token).await?;
         backend.catch_up().await?;
+        // Before the look at the names: whoever takes one in between changes it.
+        let settings = backend.mirror.config();
         let (known, namesake) = backend.mirror.read(|view| {
             let known = view.hosts.get(&record.id()).and_then(|host| host.record.clone());
             (known, records::namesake(view, &record).map(HostRecord::id))
@@ -36,8 +38,7 @@ pub async fn admit(place: &Place, request: &AdmitRequest) -> Result<AdmitRespons
         if is_repeated {
             return members(place).await;
         }
-        let write = token
-            .spend(Write::new())?
+        let write = records::one_at_a_time(token.spend(Write::new())?, settings.as_ref())
             .expect_seen(keys::host_record(record.id()), known.as_ref())
             .put_host(&record);
         match write.commit(&*backend.kv).await {

@@ -251,6 +251,7 @@ impl Enrolment {
             // Killed in the middle of founding it.
             records::found(kv, leadership.clone(), &record).await?;
         }
+        let settings = place.backend.mirror.config();
         let namesake = place
             .backend
             .mirror
@@ -259,7 +260,7 @@ impl Enrolment {
             tracing::error!(%host, name = %record.name(), "another host has this name already: give this one another");
             return Ok(Refreshed::AsItWas);
         }
-        records::refresh(kv, &record).await
+        records::refresh(kv, &record, settings.as_ref()).await
     }
 
     /// Ends what runs.

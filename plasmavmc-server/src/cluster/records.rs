@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chainfire::kv::{Kv, KvError};
-use plasmavmc_core::view::{ClusterView, PlacementMode};
+use plasmavmc_core::view::{ClusterView, PlacementMode, Stored};
 use plasmavmc_types::{Address, HostRecord, Invalid, Timings};
 use tokio::sync::watch;
 
@@ -55,8 +55,13 @@ pub enum Refreshed {
     Removed,
 }
 
-/// Makes the record say where this host is reached now, and what it is called if that was given.
-pub async fn refresh(kv: &dyn Kv, own: &HostRecord) -> Result<Refreshed, ApiError> {
+/// Makes the record say where this host is reached now, and what it is called if that was given. The settings are
+/// those that were there when the name was found to be free.
+pub async fn refresh(
+    kv: &dyn Kv,
+    own: &HostRecord,
+    settings: Option<&Stored<ClusterConfig>>,
+) -> Result<Refreshed, ApiError> {
     let key = keys::host_record(own.id());
     let Some(stored) = kv.get(key.clone(), Default::default()).await?.kv else {
         return Ok(Refreshed::Removed);
@@ -67,8 +72,23 @@ pub async fn refresh(kv: &dyn Kv, own: &HostRecord) -> Result<Refreshed, ApiErro
         return Ok(Refreshed::AsItWas);
     }
     let write = Write::new().expect(key, stored.mod_revision).put_host(&next);
+    let write = match next.name() == known.name() {
+        true => write,
+        false => one_at_a_time(write, settings),
+    };
     write.commit(kv).await?;
     Ok(Refreshed::Changed)
+}
+
+/// Names of hosts have no keys of their own: whoever gives one writes the settings again as they are, so that of two
+/// that are given at once one is decided anew.
+pub fn one_at_a_time(write: Write, settings: Option<&Stored<ClusterConfig>>) -> Write {
+    match settings {
+        Some(settings) => write
+            .expect(keys::config(), settings.revision)
+            .put_config(&settings.value),
+        None => write.expect_absent(keys::config()),
+    }
 }
 
 /// Another host that has this name.

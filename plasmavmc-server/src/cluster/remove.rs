@@ -4,9 +4,9 @@
 //! only its operator can say that it runs nothing: that it was removed is the durable form of that word.
 
 use chainfire::service::ClusterService as MemberService;
-use plasmavmc_core::view::{ClusterView, Heard};
+use plasmavmc_core::view::{ClusterView, Heard, Stored};
 use plasmavmc_core::visible::{self, HostState};
-use plasmavmc_types::{Decision, HostId, HostRecord};
+use plasmavmc_types::{Decision, HostId, HostRecord, Session};
 
 use crate::api::{ApiError, ClusterError, Place, find_host};
 use crate::clock::wall_ms;
@@ -18,7 +18,8 @@ const NAMED: usize = 5;
 pub async fn remove(place: &Place, host: &str, is_dead: bool) -> Result<(), ApiError> {
     let backend = &place.backend;
     backend.catch_up().await?;
-    let (id, record) = backend.look(|view, heard| removable(view, heard, backend.host, host, is_dead))?;
+    let seen = backend.look(|view, heard| removable(view, heard, backend.host, host, is_dead))?;
+    let (id, record) = (seen.record.value.id(), &seen.record.value);
     let address = record.cluster_address().map(ToString::to_string).unwrap_or_default();
     remove_member(place, &address).await?;
     let decision = Decision {
@@ -36,36 +37,31 @@ pub async fn remove(place: &Place, host: &str, is_dead: bool) -> Result<(), ApiE
         evidence: Vec::new(),
     };
     let decision_id = keys::decision_id(decision.at_ms, rand::random());
-    let write = backend.mirror.read(|view| {
-        let known = view.hosts.get(&id).cloned().unwrap_or_default();
-        Write::new()
-            .put_decision(&decision_id, &decision)
-            .expect_seen(keys::host_record(id), known.record.as_ref())
-            .expect_seen(keys::session(id), known.session.as_ref())
-            .delete(keys::host_record(id))
-            .delete(keys::session(id))
-            .delete(keys::beat(id))
-    });
+    // As it was when it was found dead, and not as it may be by now.
+    let write = Write::new()
+        .put_decision(&decision_id, &decision)
+        .expect(keys::host_record(id), seen.record.revision)
+        .expect_seen(keys::session(id), seen.session.as_ref())
+        .delete(keys::host_record(id))
+        .delete(keys::session(id))
+        .delete(keys::beat(id));
     let committed = write.commit(&*backend.kv).await?;
     backend.reached(committed.revision).await?;
     tracing::info!(host = %record.name(), %id, "removed from the cluster");
     Ok(())
 }
 
-fn removable(
-    view: &ClusterView,
-    heard: &Heard,
-    own: HostId,
-    host: &str,
-    is_dead: bool,
-) -> Result<(HostId, HostRecord), ApiError> {
+/// A host that may be taken out, as it was seen.
+struct Seen {
+    record: Stored<HostRecord>,
+    session: Option<Stored<Session>>,
+}
+
+fn removable(view: &ClusterView, heard: &Heard, own: HostId, host: &str, is_dead: bool) -> Result<Seen, ApiError> {
     let id = find_host(view, host)?;
-    let record = view.hosts.get(&id).and_then(|host| host.record.as_ref());
-    let record = record
-        .ok_or_else(|| ApiError::HostNotFound(host.to_owned()))?
-        .value
-        .clone();
-    let host = record.name().to_string();
+    let known = view.hosts.get(&id).cloned().unwrap_or_default();
+    let record = known.record.ok_or_else(|| ApiError::HostNotFound(host.to_owned()))?;
+    let host = record.value.name().to_string();
     if id == own {
         return Err(ClusterError::HostIsMe { host }.into());
     }
@@ -100,7 +96,10 @@ fn removable(
     match (state, is_dead) {
         (HostState::Alive, _) => Err(ClusterError::HostAlive { host }.into()),
         (HostState::Silent, false) => Err(ClusterError::HostSilent { host }.into()),
-        _ => Ok((id, record)),
+        _ => Ok(Seen {
+            record,
+            session: known.session,
+        }),
     }
 }
 

@@ -158,12 +158,18 @@ impl Watcher {
             if first.is_none() {
                 ids.extend(view.vms.keys());
             }
-            let showing = Showing::new(view, &heard);
-            let meant = ids.into_iter().filter(|id| self.only.is_none_or(|only| only == *id));
-            Seen {
-                revision: view.revision,
-                rows: meant.map(|id| (id, showing.vm(id))).collect(),
+            ids.retain(|id| self.only.is_none_or(|only| only == *id));
+            let revision = view.revision;
+            if ids.is_empty() {
+                // Most changes are beats, and many may watch.
+                return Seen {
+                    revision,
+                    rows: Vec::new(),
+                };
             }
+            let showing = Showing::new(view, &heard);
+            let rows = ids.into_iter().map(|id| (id, showing.vm(id))).collect();
+            Seen { revision, rows }
         })
     }
 
