@@ -1,0 +1,27 @@
+//! Several VMs at once: who goes where, and who goes first.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+#[test]
+fn many_are_placed_in_one_plan_without_filling_a_host_twice() {
+    let cluster = (1..=20).fold(Cluster::of_hosts(2), |cluster, number| cluster.with_vm(number));
+    let actions = plan_of(&cluster);
+    let mut per_host = BTreeMap::<HostId, u32>::new();
+    for action in actions.iter().filter(|action| action.kind == ControlKind::Place) {
+        *per_host.entry(placement_in(action).0).or_default() += 1;
+    }
+    assert_eq!(per_host.into_values().collect::<Vec<_>>(), [8, 8]);
+    let waiting = actions.iter().filter(|action| action.kind == ControlKind::NoteWaiting);
+    assert_eq!(waiting.count(), 4);
+}
+
+#[test]
+fn higher_priority_goes_first() {
+    let high = |fields: &mut VmSpecFields| (fields.priority, fields.memory_mb) = (200, 5000);
+    let low = |fields: &mut VmSpecFields| fields.memory_mb = 5000;
+    let cluster = Cluster::of_hosts(1).with_vm_of(1, low).with_vm_of(2, high);
+    let actions = check(&cluster, &[ControlKind::Place, ControlKind::NoteWaiting]);
+    assert_eq!(actions[0].vm, Some(vm_id(2)));
+}
