@@ -120,7 +120,7 @@ impl Place {
 
     pub async fn agent(&self) -> HostAgent {
         let kvm = Host {
-            vms: self.folder.join("run/vms"),
+            vms: self.vms(),
             keeper: Keeper::new(self.folder.join("guard"), guard_binary()),
             qemu: Qemu::find(None).await.unwrap(),
             run_as: None,
@@ -146,6 +146,11 @@ impl Place {
         HostAgent::start(parts).await.unwrap()
     }
 
+    /// Where the runtime folders of VMs are.
+    pub fn vms(&self) -> PathBuf {
+        self.folder.join("run/vms")
+    }
+
     pub fn pool(&self) -> PathBuf {
         self.folder.join("pools/default")
     }
@@ -158,7 +163,11 @@ impl Place {
 
     /// A VM that is wanted on and placed here, with the operation that made it.
     pub async fn create(&self, spec: VmSpec) -> (VmId, OperationId) {
-        let id = VmId::from_uuid(Uuid::new_v4());
+        self.create_as(VmId::from_uuid(Uuid::new_v4()), spec).await
+    }
+
+    /// As [`Self::create`], under an id that was known before.
+    pub async fn create_as(&self, id: VmId, spec: VmSpec) -> (VmId, OperationId) {
         let number = self.mirror.read(|view| u32::try_from(view.numbers.len()).unwrap()) + 1;
         let record = VmRecord::create(id, VmNumber::new(number).unwrap(), spec).unwrap();
         let operation = self.operation(id, OperationKind::Create);

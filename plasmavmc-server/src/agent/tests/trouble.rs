@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use plasmavmc_core::view::ClusterView;
+use plasmavmc_kvm::runtime::RuntimeFolder;
 use plasmavmc_types::{
-    Disk, DiskLocation, Exit, HostId, Label, ObservedState, OperationState, Placement, RestartPolicy,
+    Disk, DiskLocation, Exit, HostId, Label, ObservedState, OperationState, Placement, RestartPolicy, VmId,
 };
 use rustix::process::{Signal, kill_process, test_kill_process};
 use uuid::Uuid;
@@ -187,6 +188,32 @@ fn nothing_is_written_by_who_lost_the_session() {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         assert_eq!(place.status(vm).unwrap().revision, revision);
         assert!(place.qemus().is_empty(), "it was started without a session");
+        agent.stop().await;
+    });
+}
+
+#[test]
+fn a_start_that_finds_its_folder_taken_waits_until_it_is_free() {
+    at_a_place(async |place| {
+        let agent = place.agent().await;
+        // What was here is taken over before anything is started.
+        let (first, _) = place.create(small("first")).await;
+        place.until_running(first).await;
+        let id = VmId::from_uuid(Uuid::new_v4());
+        let folder = RuntimeFolder::create(&place.vms(), id).unwrap();
+        let lock = folder.lock().unwrap();
+        let (vm, create) = place.create_as(id, small("late")).await;
+        let waits = |view: &ClusterView| {
+            let status = &view.vms.get(&vm)?.status.as_ref()?.value;
+            let names = status.conditions.iter().map(|condition| condition.name.as_str());
+            names.into_iter().any(|name| name == "left-alone").then_some(())
+        };
+        place.until("said to be left alone", SOON, waits).await;
+        assert_eq!(place.qemus().len(), 1);
+        drop(lock);
+        let running = place.until_running(vm).await;
+        assert_eq!(running.crashes_at_ms, Vec::<u64>::new(), "to wait is no crash");
+        assert_eq!(place.until_ended(create, SOON).await.state, OperationState::Done);
         agent.stop().await;
     });
 }

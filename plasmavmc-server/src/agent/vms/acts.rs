@@ -1,6 +1,7 @@
 //! Decisions carried out, and what came of them learned.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use plasmavmc_core::reconcile::{AgentAction, Doing, Here, HereWrite, Ordered, Why};
 use plasmavmc_kvm::machine::{Machine, Phase};
@@ -9,12 +10,15 @@ use tokio::time::Instant;
 
 use super::entry::{Holding, UnderWay, fresh_attempt, size_of};
 use super::observe::{observe, process_of};
-use super::work::{self, News};
+use super::work::{self, Failed, News};
 use super::{Vms, health, orders};
 use crate::chain::chain;
 use crate::clock::wall_ms;
 use crate::failpoint;
 use crate::store::{Write, WriteError};
+
+/// Before what a start left is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Vms {
     pub(super) fn act(&mut self, action: AgentAction, here: &Here) {
@@ -48,7 +52,7 @@ impl Vms {
             AgentAction::Order(ordered) => self.order(*ordered, here),
             AgentAction::Clear { vm, attempt } => self.clear(vm, attempt),
             AgentAction::Retry { vm, at_ms } => {
-                let left = std::time::Duration::from_millis(at_ms.saturating_sub(wall_ms()));
+                let left = Duration::from_millis(at_ms.saturating_sub(wall_ms()));
                 self.entries.entry(vm).or_default();
                 self.look_at(vm, Instant::now() + left);
             }
@@ -178,14 +182,7 @@ impl Vms {
                         let held_back = self.entries.entry(vm).or_default().starts_paused;
                         self.hold(vm, machine, AgentHealth::NotAsked, held_back);
                     }
-                    Err(failed) => {
-                        let entry = self.entries.entry(vm).or_default();
-                        if failed.is_left {
-                            let text = "its start failed and left something in its folder";
-                            entry.left_alone = Some(text.to_owned());
-                        }
-                        entry.launch_failed = Some(failed.failure);
-                    }
+                    Err(failed) => self.launch_failed(vm, failed),
                 }
             }
             News::Acted { vm, number, result } => {
@@ -230,6 +227,17 @@ impl Vms {
                     self.dirty.insert(vm);
                 }
             }
+        }
+    }
+
+    fn launch_failed(&mut self, vm: VmId, failed: Failed) {
+        let entry = self.entries.entry(vm).or_default();
+        entry.launch_failed = Some(failed.failure);
+        if failed.is_left {
+            let text = "its start failed, and something is in its folder";
+            entry.left_alone = Some(text.to_owned());
+            // Most often it is the process before this one, which is just going.
+            self.look_again(vm, LOOK_AGAIN);
         }
     }
 

@@ -147,18 +147,24 @@ impl Vms {
             if is_busy {
                 continue;
             }
-            let number = self.begin(vm, Doing::Clear);
-            let kvm = self.parts.workshop.kvm.clone();
-            self.spawn(async move {
-                let found = match adopt::inherit_one(&kvm, vm).await {
-                    Ok(found) => found,
-                    Err(error) => Inheritance {
-                        left_alone: [(vm, chain(&error))].into(),
-                        ..Inheritance::default()
-                    },
-                };
-                News::LookedAgain { vm, number, found }
-            });
+            self.look_again(vm, Duration::ZERO);
         }
+    }
+
+    /// Looks after a while whether it is gone, or can be taken over. Nothing else is done with it meanwhile.
+    pub(super) fn look_again(&mut self, vm: VmId, after: Duration) {
+        let number = self.begin(vm, Doing::Clear);
+        let kvm = self.parts.workshop.kvm.clone();
+        self.spawn(async move {
+            tokio::time::sleep(after).await;
+            let found = match adopt::inherit_one(&kvm, vm).await {
+                Ok(found) => found,
+                Err(error) => Inheritance {
+                    left_alone: [(vm, chain(&error))].into(),
+                    ..Inheritance::default()
+                },
+            };
+            News::LookedAgain { vm, number, found }
+        });
     }
 }
