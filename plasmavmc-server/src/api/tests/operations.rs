@@ -15,12 +15,7 @@ async fn who_waits_too_long_is_told_what_goes_on() {
     let began = tokio::time::Instant::now();
     let waited = create::create(&cluster.backend, request, Caller::within(Duration::from_secs(3))).await;
     assert!(began.elapsed() <= Duration::from_secs(3));
-    check(
-        waited,
-        Code::DeadlineExceeded,
-        "STILL_UNDER_WAY",
-        "'plasmavmc operation wait",
-    );
+    check(waited, Code::DeadlineExceeded, "STILL_UNDER_WAY", "'plasmavmc op wait");
     let open = operations::list(&cluster.backend, Default::default())
         .await
         .unwrap()
