@@ -15,6 +15,8 @@ use crate::store::WriteError;
 
 /// Whose reasons these are.
 pub const DOMAIN: &str = "plasmavmc";
+const NO_QUORUM_REMEDY: &str = "start the servers that are down, or mend the network between them; what this server \
+                                knows can be read with `stale`";
 /// When to ask a server again that has just started.
 const STARTS_WITHIN: Duration = Duration::from_millis(200);
 
@@ -227,6 +229,7 @@ impl ApiError {
         let fact = |key: &str, value: &dyn ToString| (key.to_owned(), value.to_string());
         match self {
             ApiError::StaleGeneration { now, .. } => vec![fact("generation", now)],
+            ApiError::Kv(KvError::NoLeader { .. }) => vec![fact("remedy", &NO_QUORUM_REMEDY)],
             ApiError::Rejected(rejection) => rejection
                 .operation
                 .iter()

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use plasmavmc_proto::api::{host, vm::State};
-use plasmavmc_tests::cluster::{bare, measured, with_cluster};
+use plasmavmc_tests::cluster::{Cluster, bare, code_and_reason, measured, micro, until, with_cluster};
 use rustix::process::{Pid, Signal, kill_process};
+use tonic::Code;
+use tonic_types::StatusExt;
 
-use crate::{SOON, done, only_qemu, running};
+use crate::{BOOT, SOON, done, only_qemu, running};
 
 #[test]
 fn a_killed_server_is_noticed_its_vms_run_on_and_are_adopted() {
@@ -137,4 +139,45 @@ async fn create_despite(
     let created =
         plasmavmc_tests::cluster::until("a VM", within, async || client.create(request.clone()).await).await?;
     client.until_state(&created.id, State::Running, within).await
+}
+
+#[test]
+fn the_console_of_a_vm_here_needs_no_quorum() {
+    with_cluster(3, |cluster| async move {
+        let vm = running(&cluster.client(0)?, micro("lonely", "")?).await?;
+        let owner = cluster.node_called(&vm.host)?;
+        until_shown(&cluster, &owner.api, "micro: booted", BOOT).await?;
+        for other in cluster.others(owner) {
+            other.kill();
+        }
+        until_shown(&cluster, &owner.api, "micro: booted", SOON).await?;
+        let refused = owner.client()?.get(&vm.id).await;
+        let is_cut_off = refused.as_ref().is_err_and(|status| {
+            let remedy = status
+                .get_details_error_info()
+                .and_then(|info| info.metadata.get("remedy").cloned());
+            code_and_reason(status) == (Code::Unavailable, "NO_QUORUM".to_owned()) && remedy.is_some()
+        });
+        ensure!(is_cut_off, "{refused:?}");
+        Ok(())
+    });
+}
+
+/// Looks at the console with the command line until it has shown this.
+async fn until_shown(cluster: &Cluster, server: &str, wanted: &str, within: Duration) -> Result<()> {
+    until("the console", within, async || {
+        let output = tokio::process::Command::new(&cluster.programs().cli)
+            .args(["--server", server, "vm", "console", "lonely", "--linger", "500ms"])
+            .stdin(std::process::Stdio::null())
+            .output()
+            .await;
+        let output = output.map_err(|error| error.to_string())?;
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        if text.contains(wanted) { Ok(()) } else { Err(text) }
+    })
+    .await
 }
