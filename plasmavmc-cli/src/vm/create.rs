@@ -193,7 +193,7 @@ mod tests {
         let line = "web --vcpus 2 -m 4G --vmid 101 --stopped --disk pool=p,size=1G --disk path=/b,size=2G --nic user \
                     --cdrom /a.iso --kernel /k --initrd /i --cmdline quiet --uefi --machine q35 --cpu max --sockets 2 \
                     --agent optional --ha --priority 200 --restart never --depends-on db:running --start-delay 5s \
-                    --host h1 --apart-from db";
+                    --start-paused --host h1 --apart-from db";
         let disk = |name: &str, size_mb, location| Disk {
             name: name.to_owned(),
             size_mb,
