@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 /// The public API.
-#[allow(clippy::all, clippy::pedantic, missing_docs)]
+#[allow(clippy::all, clippy::pedantic, missing_docs, reason = "generated code")]
 pub mod api {
     tonic::include_proto!("plasmavmc");
 

@@ -84,6 +84,7 @@ fn a_session_of_somebody_else_is_waited_for() {
         place.write(write.put_session(place.host, &other)).await;
         let agent = place.agent().await;
         let (vm, _) = place.create(small("some")).await;
+        // That nothing happens has no condition to wait for: longer than a start takes, and than two tries to open.
         tokio::time::sleep(Duration::from_millis(1500)).await;
         assert_eq!(place.mirror.read(|view| epoch_of(view, place.host)), Some(other));
         assert!(place.status(vm).is_none(), "it was claimed without a session");

@@ -185,6 +185,7 @@ fn nothing_is_written_by_who_lost_the_session() {
         place.write(write.put_session(place.host, &other)).await;
         let revision = place.status(vm).unwrap().revision;
         kill_process(pid_of(&running), Signal::KILL).unwrap();
+        // That nothing happens has no condition to wait for: longer than the pause before a VM is started again.
         tokio::time::sleep(Duration::from_millis(1500)).await;
         assert_eq!(place.status(vm).unwrap().revision, revision);
         assert!(place.qemus().is_empty(), "it was started without a session");
