@@ -17,7 +17,7 @@ pub fn run(checkout: &Checkout, quick: bool) -> Result<ExitCode> {
     setup::ensure(checkout, purpose)?;
     verify::check_all(checkout)?;
     if !quick {
-        guest::ensure_micro(checkout)?;
+        guest::ensure_all(checkout)?;
     }
 
     let packages = selection(quick);

@@ -1,23 +1,41 @@
 //! Specifications that tests start from, and what every guest of theirs can be asked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use plasmavmc_kvm::machine::Machine;
 use plasmavmc_kvm::qga::{Exec, ExecEnd};
-use plasmavmc_types::{DirectBoot, Disk, DiskFormat, DiskLocation, Label, VmName, VmSpec, VmSpecFields};
+use plasmavmc_types::{BackingImage, DirectBoot, Disk, DiskFormat, DiskLocation, Label, VmName, VmSpec, VmSpecFields};
 
 use super::guest;
 
 /// Booting under TCG on a busy machine.
 const BOOT: Duration = Duration::from_secs(180);
+/// As `cargo xtask guest-image debian` makes it.
+const DEBIAN_DISK_MB: u64 = 3072;
 const AGENT: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// The micro guest. `words` are what it shall do, as its init takes them on the kernel's command line.
 pub fn micro(name: &str, words: &str, change: impl FnOnce(&mut VmSpecFields)) -> Result<VmSpec> {
     direct("micro", name, words, 256, change)
+}
+
+/// The debian guest, on a clone of its disk.
+pub fn debian(name: &str, clone: &Path) -> Result<VmSpec> {
+    let mut root = disk("root", clone, DiskFormat::Qcow2, DEBIAN_DISK_MB)?;
+    let location = DiskLocation::File { path: debian_disk()? };
+    root.backing.push(BackingImage {
+        location,
+        format: DiskFormat::Qcow2,
+    });
+    direct("debian", name, "", 512, |fields| fields.disks.push(root))
+}
+
+/// The disk that debian guests stand on. Nobody writes to it.
+pub fn debian_disk() -> Result<PathBuf> {
+    Ok(guest("debian")?.join("disk.qcow2"))
 }
 
 fn direct(

@@ -47,7 +47,7 @@ fn needs_recovery(data: &Path) -> Result<bool> {
 }
 
 /// What the guest's kernel has said about its disk.
-async fn said_of_disk(machine: &Machine) -> Result<String> {
+pub async fn said_of_disk(machine: &Machine) -> Result<String> {
     let grep = exec("/bin/sh", &["-c", "dmesg | grep -F '(vda)'"]);
     let outcome = machine.agent().exec(&grep, SOON).await?;
     let said = String::from_utf8(outcome.stdout.bytes)?;
@@ -55,7 +55,7 @@ async fn said_of_disk(machine: &Machine) -> Result<String> {
     Ok(said)
 }
 
-fn tells_of_repair(said: &str) -> bool {
+pub fn tells_of_repair(said: &str) -> bool {
     ["recovery complete", "orphan", "recovering journal", "replay"]
         .iter()
         .any(|word| said.contains(word))

@@ -1,6 +1,7 @@
 //! Machines with real guests: what they do, and what is left when they are gone.
 
 mod bridges;
+mod debian;
 mod devices;
 mod freeze;
 mod life;

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 use crate::checkout::Checkout;
 use crate::setup::{self, Purpose};
@@ -33,7 +34,7 @@ const UNDER_WAY: &str = ".build-";
 const RECIPE: &str = "recipe";
 
 /// The guests there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     /// Kernel and a small initramfs with busybox and the real qemu-ga: answers in seconds without KVM
     Micro,
@@ -72,7 +73,15 @@ impl Kind {
     }
 }
 
-/// Builds the guest that tests boot, unless it is cached.
+/// Builds every guest that tests boot, unless it is cached.
+pub fn ensure_all(checkout: &Checkout) -> Result<()> {
+    for kind in Kind::value_variants() {
+        ensure(checkout, *kind)?;
+    }
+    Ok(())
+}
+
+/// Builds the guest of demonstrations and benchmarks, unless it is cached.
 pub fn ensure_micro(checkout: &Checkout) -> Result<()> {
     ensure(checkout, Kind::Micro).map(drop)
 }
