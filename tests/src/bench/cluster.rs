@@ -17,6 +17,8 @@ const WHOLE_DEADLINE: Duration = Duration::from_secs(90);
 const ASK_EVERY: Duration = Duration::from_millis(20);
 /// How often a starting member is asked whether it serves: the error of a restart time.
 const PROBE_EVERY: Duration = Duration::from_millis(5);
+/// So much of its log is shown of a member that fails.
+const TAIL_LINES: usize = 12;
 /// A probe of a starting member is repeated rather than waited for.
 const PROBE_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -247,6 +249,20 @@ impl Cluster {
         Ok(())
     }
 
+    /// What every member says of itself, and said last.
+    pub async fn last_words(&self) -> String {
+        let mut words = String::new();
+        for index in 0..self.members.len() {
+            let status = tokio::time::timeout(WHOLE_DEADLINE, self.status(index)).await;
+            words += &format!(
+                "{}: {status:?}\n{}\n",
+                self.members[index].address.name,
+                tail(&self.log(index))
+            );
+        }
+        words
+    }
+
     /// Says what a member that ended by itself had to say.
     fn check_running(&mut self) -> Result<()> {
         for index in 0..self.members.len() {
@@ -254,13 +270,11 @@ impl Cluster {
             let member = &mut self.members[index];
             let Some(process) = &mut member.process else { continue };
             if let Some(status) = process.exited()? {
-                let said = std::fs::read_to_string(&log).unwrap_or_default();
-                let tail: Vec<_> = said.lines().rev().take(8).collect();
-                let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
                 bail!(
-                    "{} of {} ended with {status}:\n{tail}",
+                    "{} of {} ended with {status}:\n{}",
                     member.address.name,
-                    self.plan.product
+                    self.plan.product,
+                    tail(&log)
                 );
             }
         }
@@ -277,6 +291,13 @@ impl Drop for Cluster {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// The last lines of a member's log.
+fn tail(log: &Path) -> String {
+    let said = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = said.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
 /// Reads from `address` until an answer comes.

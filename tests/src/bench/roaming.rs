@@ -28,6 +28,7 @@ pub struct Seen {
     pub failed: u64,
     pub longest: Duration,
     pub first_error: Option<String>,
+    pub last_error: Option<String>,
 }
 
 /// Clients that write without end.
@@ -126,7 +127,9 @@ impl Writer {
             {
                 let seen = &mut self.shared.lock().seen;
                 seen.failed += 1;
-                seen.first_error.get_or_insert_with(|| format!("{failure:#}"));
+                let failure = format!("{address}: {failure:#}");
+                seen.first_error.get_or_insert_with(|| failure.clone());
+                seen.last_error = Some(failure);
             }
             place += 1;
             sleep(PAUSE_AFTER_FAILURE).await;

@@ -56,18 +56,34 @@ async fn lose_leader(cluster: &mut Cluster, loss: Loss) -> Result<Duration> {
     // Writers begin at the leader and know all members.
     let places: Vec<_> = (0..cluster.len()).map(|step| (leader + step) % cluster.len()).collect();
     let writers = Writers::start(cluster, &places, WRITERS, WRITE_DEADLINE);
-    writers.wait_writing(OUTAGE_DEADLINE).await?;
+    let begun = writers.wait_writing(OUTAGE_DEADLINE).await;
+    if let Err(error) = begun {
+        return Err(error.context(evidence(cluster, &writers, leader, "before the loss").await));
+    }
 
     let resumption = writers.expect_from_now();
     match loss {
         Loss::Kill => cluster.kill(leader).await?,
         Loss::Pause => cluster.pause(leader)?,
     }
-    let outage = resumption.wait(OUTAGE_DEADLINE).await;
+    let mut outage = resumption.wait(OUTAGE_DEADLINE).await;
+    if let Err(error) = outage {
+        outage = Err(error.context(evidence(cluster, &writers, leader, "after the loss").await));
+    }
     match loss {
         Loss::Kill => cluster.restart(leader)?,
         Loss::Pause => cluster.resume(leader)?,
     }
     drop(writers);
     outage
+}
+
+/// What is needed to find out why nobody could write.
+async fn evidence(cluster: &Cluster, writers: &Writers, leader: usize, when: &str) -> String {
+    let seen = writers.take();
+    format!(
+        "{when} of the leader, {}: the writers saw {seen:?}\n{}",
+        cluster.address(leader),
+        cluster.last_words().await
+    )
 }
