@@ -111,6 +111,12 @@ impl Cluster {
         self
     }
 
+    /// The reader has led for so long.
+    pub fn leading_for(mut self, led_ms: u64) -> Self {
+        self.heard.leading_for_ms = Some(led_ms);
+        self
+    }
+
     pub fn with_vm(self, number: u32) -> Self {
         self.with_vm_of(number, |_| ())
     }

@@ -122,4 +122,26 @@ impl ClusterView {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Heard {
     pub ago_ms: BTreeMap<HostId, u64>,
+    /// How long the reader has led; `None`: it does not lead.
+    pub leading_for_ms: Option<u64>,
+}
+
+impl Heard {
+    /// How many beats may be missing before a host is thought of as perhaps gone.
+    const BEATS: u64 = 2;
+
+    /// Whether a host that still counts as alive may be gone: its beat is overdue, or it has not been heard since the
+    /// reader began to lead, which is how the host of the leader before looks that has just died.
+    pub fn is_doubtful(&self, host: HostId, timings: &Timings) -> bool {
+        let Some(&ago_ms) = self.ago_ms.get(&host) else {
+            return true;
+        };
+        ago_ms > Self::BEATS * timings.beat_ms || self.leading_for_ms.is_some_and(|led_ms| ago_ms > led_ms)
+    }
+
+    /// Whether the reader has led for so short a time that hosts which are well may not have been heard yet.
+    pub fn is_new_leader(&self, timings: &Timings) -> bool {
+        self.leading_for_ms
+            .is_some_and(|led_ms| led_ms < Self::BEATS * timings.beat_ms)
+    }
 }

@@ -1,11 +1,17 @@
-//! The wall clock of this host: for what people read, and for deadlines of minutes.
+//! Milliseconds: how long something took, and the wall clock of this host, for what people read and for deadlines of
+//! minutes.
 //!
-//! Must never: be used to measure how long something took; it may be set.
+//! Must never: let the wall clock be used to measure how long something took; it may be set.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970.
 pub fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    millis(since)
+}
+
+/// A duration as stored and shown.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

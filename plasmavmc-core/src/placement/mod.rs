@@ -25,6 +25,8 @@ pub struct Verdict {
     pub host_name: String,
     /// Each reason against it; none: the VM fits.
     pub reasons: Vec<String>,
+    /// It may be gone: taken only where nothing else fits.
+    pub is_doubtful: bool,
     /// Among those that fit, the highest is taken.
     pub score: i64,
 }
@@ -44,7 +46,9 @@ pub fn verdicts(view: &ClusterView, heard: &Heard, vm: VmId) -> Vec<Verdict> {
 pub fn choose(verdicts: &[Verdict]) -> Option<&Verdict> {
     let fitting = verdicts.iter().filter(|verdict| verdict.fits());
     // `max_by_key` takes the last of equals: the order of names is turned round, so that the first one wins.
-    fitting.rev().max_by_key(|verdict| verdict.score)
+    fitting
+        .rev()
+        .max_by_key(|verdict| (!verdict.is_doubtful, verdict.score))
 }
 
 /// As [`verdicts`], with what a plan has placed on the way.
@@ -66,6 +70,7 @@ fn verdict(view: &ClusterView, heard: &Heard, loads: &Loads, record: &VmRecord, 
         host,
         host_name: view.host_name(host),
         reasons: fit::reasons(view, heard, loads, record, host),
+        is_doubtful: heard.is_doubtful(host, &view.timings),
         score: score(view, loads, record, host),
     }
 }

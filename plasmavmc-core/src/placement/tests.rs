@@ -73,6 +73,16 @@ fn a_host_that_is_not_there_or_is_emptied_gets_nothing() {
 }
 
 #[test]
+fn a_host_that_may_be_gone_is_taken_only_where_nothing_else_fits() {
+    check(&two().with_vm(1).silent(1, 2_000), 1);
+    check(&two().with_vm(1).silent(1, 2_001), 2);
+    check(&two().with_vm(1).silent(1, 2_001).silent(2, 2_001), 1);
+    // Heard within the second, and yet not since this leader leads.
+    check(&two().with_vm(1).silent(1, 900).leading_for(899), 2);
+    check(&two().with_vm(1).silent(1, 900).leading_for(900), 1);
+}
+
+#[test]
 fn memory_and_processors_are_counted_by_what_was_placed() {
     let big = |fields: &mut VmSpecFields| fields.memory_mb = 7169;
     let cluster = Cluster::of_hosts(1).with_vm_of(1, big).with_vm(2).placed(2, 1);

@@ -71,6 +71,9 @@ impl Planning<'_> {
             }
             return false;
         };
+        if self.is_too_early(chosen) {
+            return false;
+        }
         self.relocate(vm, record, chosen, why, &verdicts)
     }
 

@@ -24,6 +24,7 @@ impl<'a> Planning<'a> {
             }
             let verdicts = verdicts_with(self.view, self.heard, &self.loads, id);
             match choose(&verdicts) {
+                Some(chosen) if self.is_too_early(chosen) => {}
                 Some(chosen) => {
                     self.place(vm, record, chosen, &verdicts);
                     left -= 1;
@@ -34,6 +35,12 @@ impl<'a> Planning<'a> {
                 }
             }
         }
+    }
+
+    /// Whether a host will be heard, or another one that fits, if we wait for a beat: a VM that is put on a host which
+    /// died with the leader before us would wait there for as long as it takes to give that host up.
+    pub(super) fn is_too_early(&self, chosen: &Verdict) -> bool {
+        chosen.is_doubtful && self.heard.is_new_leader(&self.view.timings)
     }
 
     /// The living VMs that pass, in the order in which they start.

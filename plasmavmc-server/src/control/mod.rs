@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use step::{StepReport, step};
 
-use crate::clock::wall_ms;
+use crate::clock::{millis, wall_ms};
 use crate::store::{Mirror, keys};
 use housekeeping::Housekeeping;
 
@@ -84,6 +84,7 @@ impl Lead {
 
     async fn lead(&self) {
         tracing::info!("this server leads: it runs the controller");
+        let leads_since = Instant::now();
         let mut revision = self.mirror.revision();
         let mut timer = interval(LOOK_EVERY);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -98,7 +99,8 @@ impl Lead {
             }
             let began = Instant::now();
             revision.borrow_and_update();
-            let (now_ms, heard) = (wall_ms(), self.mirror.heard(began));
+            let (now_ms, mut heard) = (wall_ms(), self.mirror.heard(began));
+            heard.leading_for_ms = Some(millis(began - leads_since));
             let planned = self
                 .mirror
                 .read(|view| plasmavmc_core::plan::plan(view, &heard, now_ms));

@@ -25,3 +25,15 @@ fn higher_priority_goes_first() {
     let actions = check(&cluster, &[ControlKind::Place, ControlKind::NoteWaiting]);
     assert_eq!(actions[0].vm, Some(vm_id(2)));
 }
+
+#[test]
+fn a_new_leader_waits_for_a_beat_before_it_gives_a_vm_to_a_host_that_may_be_gone() {
+    let both_unheard = Cluster::of_hosts(2).with_vm(1).silent(1, 900).silent(2, 900);
+    check(&both_unheard.clone().leading_for(100), &[]);
+    let one_heard = both_unheard.clone().silent(2, 50).leading_for(100);
+    let actions = check(&one_heard, &[ControlKind::Place]);
+    assert_eq!(placement_in(&actions[0]).0, host_id(2));
+    // Beats are late everywhere: no reason to wait for ever.
+    let late = both_unheard.silent(1, 2_500).silent(2, 2_400).leading_for(2_000);
+    check(&late, &[ControlKind::Place]);
+}

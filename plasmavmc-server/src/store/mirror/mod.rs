@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::keys::ParsedKey;
 use super::values::{ClusterConfig, Request, StoredValue, Token};
+use crate::clock::millis;
 use replica::Replica;
 
 /// Batches that a reader of changes may fall behind by.
@@ -224,6 +225,7 @@ impl Mirror {
         let ago = |at: &Instant| millis(now.saturating_duration_since(*at));
         Heard {
             ago_ms: replica.heard.iter().map(|(host, at)| (*host, ago(at))).collect(),
+            leading_for_ms: None,
         }
     }
 
@@ -337,8 +339,4 @@ impl Mirror {
             slowest_apply_us: count(&self.shared.slowest_apply_us),
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
