@@ -16,6 +16,10 @@ use crate::cluster::{Client, code_and_reason, until};
 /// Elections and slow machines are waited out.
 const PATIENCE: Duration = Duration::from_secs(120);
 const AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// So often a client hangs up before it is answered, and asks elsewhere: its first call may have been carried out, may
+/// be under way, or may never have arrived.
+const HUNG_UP: f64 = 0.1;
+const HANGS_UP_WITHIN_US: std::ops::Range<u64> = 100..30_000;
 /// So often an answered call is made once more.
 const REPEATED: f64 = 0.05;
 
@@ -99,7 +103,14 @@ impl Asker {
         let begun = Instant::now();
         loop {
             let node = self.random.random_range(0..self.clients.len());
-            let answer = call(self.clients[node].clone()).await;
+            let asked = call(self.clients[node].clone());
+            let answer = if self.random.random_bool(HUNG_UP) {
+                let patience = Duration::from_micros(self.random.random_range(HANGS_UP_WITHIN_US));
+                let answer = tokio::time::timeout(patience, asked).await;
+                answer.unwrap_or_else(|_| Err(Status::cancelled("the client hung up")))
+            } else {
+                asked.await
+            };
             match answer {
                 Err(status) if is_no_answer(&status) => {
                     if begun.elapsed() > PATIENCE {

@@ -6,8 +6,8 @@
 //!        └──────── the other half ─────▶ VMs that all fight for  every answer has to fit the others:
 //!                                                                 judged when all is over
 //! ```
-//! Every call goes to a random node. What was not answered is repeated on another one, under the same request id;
-//! now and then a call is repeated although it was answered. In the end all nodes must show the same, everything
+//! Every call goes to a random node. What was not answered is repeated on any, under the same request id; now
+//! and then a client does not wait for the answer, or repeats a call although it was answered. In the end all nodes must show the same, everything
 //! can be deleted, and nothing is left.
 
 mod asker;
@@ -44,7 +44,7 @@ pub struct Options {
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
     pub calls: u64,
-    /// Calls that were sent again because nothing was answered.
+    /// Calls that were sent again because nothing was answered, or nobody waited for it.
     pub retries: u64,
     pub answers: BTreeMap<String, u64>,
     pub violations: Vec<String>,
