@@ -78,6 +78,12 @@ const LAYERS: &[Layer] = &[
         never: STORES,
     },
     Layer {
+        name: "base2histogram",
+        workspace: &[],
+        external: Some(&[]),
+        never: &[],
+    },
+    Layer {
         name: "chainfire",
         workspace: &[],
         external: None,
