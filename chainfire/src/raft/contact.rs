@@ -1,13 +1,37 @@
-//! When this member last heard from a leader: what elections and pre-votes go by.
+//! When this member last heard from a leader, and whom it told that it would vote for him: what elections and
+//! pre-votes go by.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The last sign of a leader, on this machine's monotonic clock.
+/// The last sign of a leader, and the last promise, on this machine's monotonic clock.
 #[derive(Debug)]
 pub struct LeaderContact {
     last: Mutex<Instant>,
+    promised_until: Mutex<Option<Instant>>,
+    /// Votes for others that are on their way to the disk.
+    voting: AtomicUsize,
+    /// Candidacies of its own whose outcome is not known yet.
+    standing: AtomicUsize,
+}
+
+/// Counts something for as long as it lives.
+#[derive(Debug)]
+pub struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Default for LeaderContact {
@@ -15,6 +39,9 @@ impl Default for LeaderContact {
     fn default() -> Self {
         Self {
             last: Mutex::new(Instant::now()),
+            promised_until: Mutex::new(None),
+            voting: AtomicUsize::new(0),
+            standing: AtomicUsize::new(0),
         }
     }
 }
@@ -23,6 +50,39 @@ impl LeaderContact {
     /// A leader was heard, or a vote was given to one who will be.
     pub fn heard(&self) {
         *self.last.lock() = Instant::now();
+    }
+
+    /// Somebody was told that he would be voted for: for so long this member does not stand against him.
+    pub fn promised(&self, span: Duration) {
+        *self.promised_until.lock() = Some(Instant::now() + span);
+    }
+
+    /// A vote for somebody else is being kept; until it is, this member does not stand against him.
+    pub fn begin_voting(&self) -> UnderWay<'_> {
+        UnderWay::begin(&self.voting)
+    }
+
+    pub fn is_voting(&self) -> bool {
+        self.voting.load(Ordering::Acquire) > 0
+    }
+
+    /// This member stands; until the outcome is known, it tells nobody that it would vote for him.
+    pub fn begin_standing(&self) -> UnderWay<'_> {
+        UnderWay::begin(&self.standing)
+    }
+
+    pub fn is_standing(&self) -> bool {
+        self.standing.load(Ordering::Acquire) > 0
+    }
+
+    /// How much of a promise is left.
+    pub fn promise_left(&self) -> Option<Duration> {
+        let left = self
+            .promised_until
+            .lock()
+            .as_ref()?
+            .checked_duration_since(Instant::now())?;
+        (!left.is_zero()).then_some(left)
     }
 
     /// How long the leader has been silent.

@@ -11,7 +11,10 @@
 //!         └───────────────────── no quorum for two leases: stand aside ◄─────────────────────┘
 //! ```
 //! What must never happen: a member that was cut off or stopped comes back and topples a healthy leader;
-//! a leader that nobody can answer keeps its followers waiting by sending heartbeats.
+//! a leader that nobody can answer keeps its followers waiting by sending heartbeats; a member stands again while
+//! its last candidacy is still on its way to the disk. Every candidacy and every vote is synced before it counts, so
+//! on a disk that takes a second each, candidates that stand anew four times a second defeat each other for ever.
+//! Hence whoever would vote for another does not stand himself for a moment, and whoever failed waits twice as long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::contact::LeaderContact;
 use super::network::Peers;
-use super::timing::Timing;
+use super::timing::{TAKE_UP_WITHIN, Timing};
 use super::types::{LogId, MemberId, Membership, Raft};
 use crate::log::LogStore;
 use crate::metrics::RaftMetrics;
@@ -51,6 +54,8 @@ struct Standing {
     state: ServerState,
     membership: Membership,
     term: u64,
+    /// A leader is known, who may be gone.
+    is_led: bool,
     quorum_silent_for: Option<Duration>,
 }
 
@@ -63,10 +68,12 @@ impl Elections {
     }
 
     async fn decide_forever(&self) {
-        let mut turn = self.turn(&self.standing().membership);
+        let mut failures = 0;
+        let mut turn = self.turn(&self.standing().membership, failures);
         loop {
             let standing = self.standing();
             if standing.state == ServerState::Leader {
+                failures = 0;
                 self.contact.heard();
                 self.lead(&standing).await;
                 continue;
@@ -80,12 +87,29 @@ impl Elections {
             let wanted = self.timing.lease + turn;
             let silence = self.contact.silence();
             if !alone && silence < wanted {
+                if standing.is_led {
+                    failures = 0;
+                }
                 tokio::time::sleep(wanted - silence).await;
                 continue;
             }
-            turn = self.turn(&standing.membership);
+            if self.contact.is_voting() {
+                tokio::time::sleep(WATCH_EVERY).await;
+                continue;
+            }
+            if let Some(left) = self.contact.promise_left() {
+                tokio::time::sleep(left).await;
+                continue;
+            }
+            turn = self.turn(&standing.membership, failures);
             if alone || self.quorum_would_vote(&standing).await {
-                self.stand().await;
+                if self.stand(&standing, failures).await {
+                    failures = 0;
+                } else {
+                    failures += 1;
+                    turn = self.turn(&standing.membership, failures);
+                    tokio::time::sleep(turn).await;
+                }
             } else {
                 self.metrics.pre_votes_lost.inc();
                 tokio::time::sleep(turn).await;
@@ -94,10 +118,11 @@ impl Elections {
     }
 
     /// How long after the lease this member's turn comes: one after the other, and never quite the same.
-    fn turn(&self, membership: &Membership) -> Duration {
+    fn turn(&self, membership: &Membership, failures: u32) -> Duration {
         let place = membership.voter_ids().filter(|id| *id < self.id).count();
         let place = u32::try_from(place).unwrap_or(0);
-        self.timing.stagger * place + self.timing.stagger.mul_f64(rand::rng().random_range(0.1..0.9))
+        let stagger = Timing::after_failures(self.timing.stagger, failures);
+        stagger * place + stagger.mul_f64(rand::rng().random_range(0.1..0.9))
     }
 
     fn standing(&self) -> Standing {
@@ -107,19 +132,28 @@ impl Elections {
             state: metrics.state,
             membership: metrics.membership_config.membership().clone(),
             term: metrics.current_term,
+            is_led: metrics.current_leader.is_some(),
             quorum_silent_for: metrics.millis_since_quorum_ack.map(Duration::from_millis),
         }
     }
 
-    /// Stands, and waits until it is known who leads or the time for answers is over.
-    async fn stand(&self) {
+    /// Stands, and waits until it is known who leads or the time for answers is over. Answers whether it is known.
+    async fn stand(&self, standing: &Standing, failures: u32) -> bool {
         self.metrics.elections.inc();
+        let _standing = self.contact.begin_standing();
+        let began = Instant::now();
         if let Err(fatal) = self.raft.trigger().elect().await {
             tracing::error!(%fatal, "cannot stand for election");
         }
         let mut known = self.raft.metrics();
+        // Until the new term is on this member's disk, the leader that it tells of is the one that was lost.
+        let taken_up = known.wait_for(|metrics| metrics.current_term > standing.term);
+        let taken_up = matches!(tokio::time::timeout(TAKE_UP_WITHIN, taken_up).await, Ok(Ok(_)));
+        // The others have to sync their votes as well, and then this member that it has won.
+        let syncs = began.elapsed() * 2;
+        let patience = Timing::after_failures(self.timing.vote_deadline, failures) + syncs;
         let decided = known.wait_for(|metrics| metrics.current_leader.is_some());
-        let _ = tokio::time::timeout(self.timing.vote_deadline, decided).await;
+        taken_up && matches!(tokio::time::timeout(patience, decided).await, Ok(Ok(_)))
     }
 
     /// A leader that hears no quorum gives way: without its heartbeats the others are free to elect.
@@ -197,6 +231,7 @@ pub fn has_quorum(membership: &Membership, ids: &[MemberId]) -> bool {
 #[derive(Debug)]
 pub struct PreVote {
     pub leading: bool,
+    pub standing: bool,
     pub silence: Duration,
     pub lease: Duration,
     pub my_last: Option<LogId>,
@@ -208,6 +243,9 @@ impl PreVote {
     pub fn answer(&self) -> Result<(), String> {
         if self.leading {
             return Err("this member leads".to_owned());
+        }
+        if self.standing {
+            return Err("this member stands itself".to_owned());
         }
         if self.silence < self.lease {
             return Err(format!("a leader was heard {} ms ago", self.silence.as_millis()));
@@ -254,6 +292,7 @@ mod tests {
     fn question() -> PreVote {
         PreVote {
             leading: false,
+            standing: false,
             silence: Duration::from_secs(2),
             lease: Duration::from_secs(1),
             my_last: None,
@@ -274,6 +313,11 @@ mod tests {
             ..question()
         };
         assert!(leading.answer().is_err());
+        let standing = PreVote {
+            standing: true,
+            ..question()
+        };
+        assert!(standing.answer().is_err());
     }
 
     #[test]

@@ -81,10 +81,12 @@ impl raft_server::Raft for RaftService {
             vote: Ballot::from(request.ballot.unwrap_or_default()),
             last_log_id: request.last.map(LogId::from),
         };
+        let voting = member.contact().begin_voting();
         let response = member.raft().vote(rpc).await.map_err(raft_error)?;
         if response.vote_granted {
             member.contact().heard();
         }
+        drop(voting);
         Ok(Response::new(proto::VoteReply {
             ballot: Some(response.vote.into()),
             granted: response.vote_granted,
@@ -113,6 +115,7 @@ impl raft_server::Raft for RaftService {
         };
         let question = PreVote {
             leading,
+            standing: member.contact().is_standing(),
             silence: member.contact().silence(),
             lease: member.timing().lease,
             my_last,
@@ -123,6 +126,9 @@ impl raft_server::Raft for RaftService {
         } else {
             Err(format!("member {} has been removed", request.candidate))
         };
+        if answer.is_ok() {
+            member.contact().promised(member.timing().promise());
+        }
         Ok(Response::new(proto::PreVoteReply {
             granted: answer.is_ok(),
             reason: answer.err().unwrap_or_default(),

@@ -12,7 +12,8 @@ pub struct Timing {
     pub lease: Duration,
     /// Members stand one after the other, this far apart, so that votes are rarely split.
     pub stagger: Duration,
-    /// How long a candidate's questions may take.
+    /// How long a candidate's questions may take, and how long it waits for an election that it began. Each one that
+    /// fails doubles the wait: a disk may be so slow that a vote takes seconds to be kept.
     pub vote_deadline: Duration,
     /// How long a call may take on a member. Less than what clients wait by default (5 s), so that they
     /// hear the reason.
@@ -34,7 +35,22 @@ impl Default for Timing {
     }
 }
 
+/// An election is waited for at most 2^4 times as long as the first one.
+const MAX_DOUBLINGS: u32 = 4;
+/// No election is begun before the one before it has at least been taken up, unless that takes this long.
+pub const TAKE_UP_WITHIN: Duration = Duration::from_secs(30);
+
 impl Timing {
+    /// What a time span becomes after so many elections that failed in a row.
+    pub fn after_failures(span: Duration, failures: u32) -> Duration {
+        span * (1 << failures.min(MAX_DOUBLINGS))
+    }
+
+    /// How long a member that would vote for another does not stand itself.
+    pub fn promise(&self) -> Duration {
+        self.vote_deadline * 2
+    }
+
     /// openraft's own settings. Its elections are off: ours decide.
     pub fn openraft_config(&self) -> openraft::Config {
         let lease_ms = millis(self.lease);
