@@ -6,6 +6,7 @@
 //! the log.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
@@ -16,8 +17,14 @@ use crate::proto;
 /// Row keys carry this prefix, so that they cannot collide with the record.
 const ROW: u8 = b'r';
 const META: &[u8] = b"m";
-/// How much of the tree sled may keep in memory.
-const CACHE_BYTES: u64 = 8 << 20;
+/// How much of the tree sled may keep in memory; it takes no more than the rows need. A put into a page that is not
+/// there reads that page in up to ten pieces: with 8 MiB, a store of a million keys took 40 % of the puts of a small one.
+const CACHE_BYTES: u64 = 512 << 20;
+/// The same while every row is read once, at the start: what was read then would stay though nobody needs it.
+const VERIFY_CACHE_BYTES: u64 = 8 << 20;
+/// sled frees its file on a thread of its own, a moment after the last user of a tree.
+const FREE_WITHIN: Duration = Duration::from_secs(10);
+const FREE_AGAIN: Duration = Duration::from_millis(2);
 /// sled looks at its cache only after 64 touches in one of 256 parts of it, and a scan touches each page
 /// once: without touches in between, everything that was read would stay in memory.
 const CACHE_TOUCHES: u64 = 3 * 64 * 256;
@@ -48,13 +55,29 @@ pub struct Base {
 
 impl Base {
     pub fn open(folder: &Path) -> Result<Self, BaseError> {
+        Self::open_with(folder, CACHE_BYTES)
+    }
+
+    /// Opens a base whose rows add up, and answers what its record says.
+    pub fn open_verified(folder: &Path) -> Result<(Self, proto::StateMeta), BaseError> {
+        let meta = Self::open_with(folder, VERIFY_CACHE_BYTES)?.verify()?;
+        Ok((Self::open(folder)?, meta))
+    }
+
+    fn open_with(folder: &Path, cache_bytes: u64) -> Result<Self, BaseError> {
         remove_unfinished_sled_snapshots(folder);
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(folder)
-            .cache_capacity(CACHE_BYTES)
+            .cache_capacity(cache_bytes)
             // sled's own flusher would hold up a shutdown for as long as it sleeps; ours flushes.
-            .flush_every_ms(None)
-            .open()?;
+            .flush_every_ms(None);
+        let deadline = Instant::now() + FREE_WITHIN;
+        let db = loop {
+            match config.open() {
+                Err(error) if is_still_open(&error) && Instant::now() < deadline => pause(),
+                opened => break opened?,
+            }
+        };
         let tree = db.open_tree("rows")?;
         Ok(Self { tree, _db: db })
     }
@@ -125,7 +148,7 @@ impl Base {
 
     /// Reads every row and compares with the record. The cost of an honest start: some 0.2 s for
     /// 100,000 keys.
-    pub fn verify(&self) -> Result<proto::StateMeta, BaseError> {
+    fn verify(&self) -> Result<proto::StateMeta, BaseError> {
         let meta = self.meta()?;
         let mut digest = Digest::default();
         let mut found = 0;
@@ -155,6 +178,19 @@ impl Base {
         }
         Ok(meta)
     }
+}
+
+/// Whether sled has not let go of the file yet. Another process cannot have it: the folder above is locked.
+fn is_still_open(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "opening blocks anyhow; bounded by its deadline"
+)]
+fn pause() {
+    std::thread::sleep(FREE_AGAIN);
 }
 
 fn row_key(key: &[u8]) -> Vec<u8> {

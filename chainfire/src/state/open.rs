@@ -135,8 +135,8 @@ pub fn open(options: &StateOptions, log: LogExtent, metrics: Arc<StateMetrics>) 
 
 fn open_base(folder: &StateFolder, purged: Option<LogId>) -> Result<(Arc<Base>, Boundary), StateError> {
     let generation = folder.current()?;
-    let base = Base::open(&folder.generation(generation))?;
-    let tip = Boundary::from_meta(base.verify()?)?;
+    let (base, meta) = Base::open_verified(&folder.generation(generation))?;
+    let tip = Boundary::from_meta(meta)?;
     if tip.applied < purged {
         return Err(StateError::NeedsReseed {
             reason: "it is older than the beginning of the log".to_owned(),
