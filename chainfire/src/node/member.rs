@@ -39,6 +39,7 @@ pub struct Member {
     reads: Reads,
     peers: Arc<Peers>,
     contact: Arc<LeaderContact>,
+    disk: Arc<DiskRoom>,
     repaired: Option<String>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -83,7 +84,7 @@ impl Member {
         ));
         let contact = Arc::new(LeaderContact::default());
         let (state, snapshots) = (opened.state, opened.machine.snapshots());
-        let raft = start_raft(identity.member_id, options, &peers, &log, opened.machine).await?;
+        let raft = start_raft(identity.member_id, options, (&peers, &contact), &log, opened.machine).await?;
         let stop = CancellationToken::new();
         let proposer = Proposer {
             id: identity.member_id,
@@ -109,23 +110,25 @@ impl Member {
             reads: reader.spawn(call_deadline, queued, stop.clone()),
             peers,
             contact,
+            disk,
             repaired,
             stop,
             tasks: TaskTracker::new(),
             identity,
             raft,
         };
-        member.spawn_tasks(folder, metrics, disk);
+        member.spawn_tasks(folder, metrics);
         Ok(member)
     }
 
-    fn spawn_tasks(&self, folder: &Folder, metrics: &Arc<Metrics>, disk: Arc<DiskRoom>) {
+    fn spawn_tasks(&self, folder: &Folder, metrics: &Arc<Metrics>) {
         let elections = Elections {
             id: self.identity.member_id,
             raft: self.raft.clone(),
             log: self.log.clone(),
             peers: Arc::clone(&self.peers),
             contact: Arc::clone(&self.contact),
+            disk: Arc::clone(&self.disk),
             timing: self.timing,
             metrics: Arc::clone(&metrics.raft),
         };
@@ -135,7 +138,7 @@ impl Member {
             log: self.log.clone(),
             state: self.state.clone(),
             metrics: Arc::clone(metrics),
-            disk,
+            disk: Arc::clone(&self.disk),
             peers_file: folder.peers(),
             advertised: self.identity.member_id,
         };
@@ -188,6 +191,11 @@ impl Member {
 
     pub fn contact(&self) -> &LeaderContact {
         &self.contact
+    }
+
+    /// Whether writes are refused for want of room.
+    pub fn lacks_room(&self) -> bool {
+        self.disk.check().is_err()
     }
 
     /// Why the applied state had to be rebuilt when this member was opened, if it had.
@@ -309,13 +317,14 @@ impl Member {
 async fn start_raft(
     id: MemberId,
     options: &NodeOptions,
-    peers: &Arc<Peers>,
+    (peers, contact): (&Arc<Peers>, &Arc<LeaderContact>),
     log: &LogStore,
     machine: StateMachine,
 ) -> Result<Raft, StartError> {
     let network = Network {
         peers: Arc::clone(peers),
         gate: log.sync_gate(),
+        contact: Arc::clone(contact),
     };
     let machine = machine.behind(log.sync_gate());
     let config = options

@@ -15,6 +15,8 @@ pub struct LeaderContact {
     voting: AtomicUsize,
     /// Candidacies of its own whose outcome is not known yet.
     standing: AtomicUsize,
+    /// Whether this member leads and keeps silent, so that another one can be elected.
+    giving_way: AtomicUsize,
 }
 
 /// Counts something for as long as it lives.
@@ -42,6 +44,7 @@ impl Default for LeaderContact {
             promised_until: Mutex::new(None),
             voting: AtomicUsize::new(0),
             standing: AtomicUsize::new(0),
+            giving_way: AtomicUsize::new(0),
         }
     }
 }
@@ -73,6 +76,15 @@ impl LeaderContact {
 
     pub fn is_standing(&self) -> bool {
         self.standing.load(Ordering::Acquire) > 0
+    }
+
+    /// This leader keeps silent: whatever it sent would keep the others from electing.
+    pub fn begin_giving_way(&self) -> UnderWay<'_> {
+        UnderWay::begin(&self.giving_way)
+    }
+
+    pub fn is_giving_way(&self) -> bool {
+        self.giving_way.load(Ordering::Acquire) > 0
     }
 
     /// How much of a promise is left.

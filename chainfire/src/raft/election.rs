@@ -8,24 +8,27 @@
 //!     following ──silent: lease + my turn──► asking ──a quorum would vote──► standing ──► leading
 //!         ▲                                    │                                │            │
 //!         └──────────── refused ◄──────────────┴────────────────────────────────┘            │
-//!         └───────────────────── no quorum for two leases: stand aside ◄─────────────────────┘
+//!         └──── no quorum for two leases, or no room on the disk and elsewhere there is: give way ◄──┘
 //! ```
 //! What must never happen: a member that was cut off or stopped comes back and topples a healthy leader;
-//! a leader that nobody can answer keeps its followers waiting by sending heartbeats; a member stands again while
-//! its last candidacy is still on its way to the disk. Every candidacy and every vote is synced before it counts, so
-//! on a disk that takes a second each, candidates that stand anew four times a second defeat each other for ever.
-//! Hence whoever would vote for another does not stand himself for a moment, and whoever failed waits twice as long.
+//! a leader that nobody can answer, or whose disk is full, keeps its followers waiting by sending heartbeats;
+//! a member stands again while its last candidacy is still on its way to the disk. Every candidacy and every
+//! vote is synced before it counts, so on a disk that takes a second each, candidates that stand anew four
+//! times a second defeat each other for ever. Hence whoever would vote for another does not stand himself for
+//! a moment, and whoever failed waits twice as long.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use openraft::storage::RaftLogStorage;
 use openraft::{LogState, ServerState};
 use rand::RngExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use super::contact::LeaderContact;
 use super::network::Peers;
@@ -33,6 +36,7 @@ use super::timing::{TAKE_UP_WITHIN, Timing};
 use super::types::{LogId, MemberId, Membership, Raft};
 use crate::log::LogStore;
 use crate::metrics::RaftMetrics;
+use crate::node::DiskRoom;
 use crate::proto;
 
 /// How often a leader looks at its own quorum.
@@ -45,6 +49,7 @@ pub struct Elections {
     pub log: LogStore,
     pub peers: Arc<Peers>,
     pub contact: Arc<LeaderContact>,
+    pub disk: Arc<DiskRoom>,
     pub timing: Timing,
     pub metrics: Arc<RaftMetrics>,
 }
@@ -84,7 +89,7 @@ impl Elections {
                 continue;
             }
             let alone = standing.membership.voter_ids().count() == 1;
-            let wanted = self.timing.lease + turn;
+            let wanted = self.timing.lease + turn + self.courtesy();
             let silence = self.contact.silence();
             if !alone && silence < wanted {
                 if standing.is_led {
@@ -114,6 +119,14 @@ impl Elections {
                 self.metrics.pre_votes_lost.inc();
                 tokio::time::sleep(turn).await;
             }
+        }
+    }
+
+    /// How long members that have room are let go first.
+    fn courtesy(&self) -> Duration {
+        match self.disk.check() {
+            Ok(()) => Duration::ZERO,
+            Err(_) => self.timing.lease * 2,
         }
     }
 
@@ -156,35 +169,54 @@ impl Elections {
         taken_up && matches!(tokio::time::timeout(patience, decided).await, Ok(Ok(_)))
     }
 
-    /// A leader that hears no quorum gives way: without its heartbeats the others are free to elect.
+    /// A leader that hears no quorum gives way, and one that must refuse writes which another could accept: without a
+    /// word from it the others are free to elect.
     async fn lead(&self, standing: &Standing) {
         let alone = standing.membership.voter_ids().count() == 1;
-        if alone
-            || standing
-                .quorum_silent_for
-                .is_none_or(|silence| silence < self.timing.lease * 2)
-        {
-            self.raft.runtime_config().heartbeat(true);
+        let is_heard = standing
+            .quorum_silent_for
+            .is_none_or(|silence| silence < self.timing.lease * 2);
+        self.raft.runtime_config().heartbeat(true);
+        if alone || (is_heard && self.disk.check().is_ok()) {
             tokio::time::sleep(WATCH_EVERY).await;
-            return;
+        } else if !is_heard {
+            self.give_way("no quorum answers this leader").await;
+        } else if self.another_has_room(standing).await {
+            self.give_way("the disk of this leader is full, and another member has room")
+                .await;
+        } else {
+            tokio::time::sleep(self.timing.lease).await;
         }
-        tracing::warn!("no quorum answers this leader; it gives way");
+    }
+
+    async fn give_way(&self, why: &str) {
+        tracing::warn!(why, "this leader gives way");
         self.metrics.stood_aside.inc();
         self.raft.runtime_config().heartbeat(false);
+        let silent = self.contact.begin_giving_way();
         // Time for the others to elect; then it tries to reach them again.
         let mut known = self.raft.metrics();
         let deposed = known.wait_for(|metrics| metrics.state != ServerState::Leader);
         let _ = tokio::time::timeout(self.timing.lease * 3, deposed).await;
+        drop(silent);
         self.raft.runtime_config().heartbeat(true);
         let _ = self.raft.trigger().heartbeat().await;
         tokio::time::sleep(self.timing.lease).await;
     }
 
-    /// Asks every voter. Nothing is changed anywhere by asking.
-    async fn quorum_would_vote(&self, standing: &Standing) -> bool {
-        let Ok(LogState { last_log_id: last, .. }) = self.log.clone().get_log_state().await else {
-            return false;
-        };
+    /// Whether another voter answers that would not refuse writes for want of room.
+    async fn another_has_room(&self, standing: &Standing) -> bool {
+        let mut asked = self.ask_voters(standing, None);
+        while let Some((_, answer)) = asked.next().await {
+            if answer.is_ok_and(|reply| !reply.lacks_room) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Asks every other voter whether it would vote for this member, whose log ends here.
+    fn ask_voters<'a>(&'a self, standing: &'a Standing, last: Option<LogId>) -> Asked<'a> {
         let request = proto::PreVoteRequest {
             candidate: self.id,
             term: standing.term + 1,
@@ -192,14 +224,22 @@ impl Elections {
             ..proto::PreVoteRequest::default()
         };
         let deadline = Instant::now() + self.timing.vote_deadline;
-        let mut asked = FuturesUnordered::new();
-        for id in standing.membership.voter_ids().filter(|id| *id != self.id) {
-            let Some(peer) = standing.membership.get_node(&id) else {
-                continue;
-            };
-            let request = request.clone();
-            asked.push(async move { (id, self.peers.pre_vote(id, &peer.address, request, deadline).await) });
-        }
+        let others = standing.membership.voter_ids().filter(|id| *id != self.id);
+        let reachable = others.filter_map(|id| Some((id, standing.membership.get_node(&id)?)));
+        reachable
+            .map(|(id, peer)| {
+                let request = request.clone();
+                async move { (id, self.peers.pre_vote(id, &peer.address, request, deadline).await) }.boxed()
+            })
+            .collect()
+    }
+
+    /// Nothing is changed anywhere by asking.
+    async fn quorum_would_vote(&self, standing: &Standing) -> bool {
+        let Ok(LogState { last_log_id: last, .. }) = self.log.clone().get_log_state().await else {
+            return false;
+        };
+        let mut asked = self.ask_voters(standing, last);
         let mut granted = vec![self.id];
         loop {
             if has_quorum(&standing.membership, &granted) {
@@ -214,6 +254,8 @@ impl Elections {
         }
     }
 }
+
+type Asked<'a> = FuturesUnordered<BoxFuture<'a, (MemberId, Result<proto::PreVoteReply, Status>)>>;
 
 fn is_voter(membership: &Membership, id: MemberId) -> bool {
     membership.voter_ids().any(|voter| voter == id)

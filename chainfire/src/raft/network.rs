@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use super::contact::LeaderContact;
 use super::types::{Ballot, LogId, MemberId, Peer, TypeConfig};
 use crate::kv::KvError;
 use crate::log::SyncGate;
@@ -198,6 +199,7 @@ pub struct Network {
     pub peers: Arc<Peers>,
     /// No member hears of a commit before this one has synced it.
     pub gate: SyncGate,
+    pub contact: Arc<LeaderContact>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -209,6 +211,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             target,
             address: node.address.clone(),
             gate: self.gate.clone(),
+            contact: Arc::clone(&self.contact),
         }
     }
 }
@@ -220,6 +223,7 @@ pub struct PeerNetwork {
     target: MemberId,
     address: String,
     gate: SyncGate,
+    contact: Arc<LeaderContact>,
 }
 
 impl PeerNetwork {
@@ -241,6 +245,9 @@ impl RaftNetwork<TypeConfig> for PeerNetwork {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<MemberId>, AppendError> {
+        if self.contact.is_giving_way() {
+            return Err(unreachable(Status::unavailable("this leader gives way to another")));
+        }
         let deadline = Instant::now() + option.hard_ttl();
         let request = proto::AppendRequest {
             cluster_id: self.peers.cluster_id.clone(),

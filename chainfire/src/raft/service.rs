@@ -111,7 +111,8 @@ impl raft_server::Raft for RaftService {
                 .membership()
                 .get_node(&request.candidate)
                 .is_some();
-            (metrics.state == ServerState::Leader, metrics.current_term, known)
+            let leads = metrics.state == ServerState::Leader && !member.contact().is_giving_way();
+            (leads, metrics.current_term, known)
         };
         let question = PreVote {
             leading,
@@ -133,6 +134,7 @@ impl raft_server::Raft for RaftService {
             granted: answer.is_ok(),
             reason: answer.err().unwrap_or_default(),
             term,
+            lacks_room: member.lacks_room(),
         }))
     }
 

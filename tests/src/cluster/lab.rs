@@ -14,6 +14,8 @@ use super::{Programs, until};
 use crate::hosts::{DiskPlan, Lab, LabPlan, Process, Program};
 
 const WHOLE: Duration = Duration::from_secs(60);
+/// The servers' folder on their disks.
+const FOLDER: &str = "plasmavmc";
 const CONSENT: &str = "--insecure-i-accept-that-anyone-on-this-network-controls-my-vms";
 
 /// One server on each host of a lab.
@@ -27,11 +29,13 @@ pub struct HostedCluster {
 impl HostedCluster {
     /// Hosts that are on, and run nothing yet.
     pub fn build(size: usize) -> Result<Self> {
+        Self::build_with(size, DiskPlan::Folder)
+    }
+
+    /// The same, with disks of this kind.
+    pub fn build_with(size: usize, disk: DiskPlan) -> Result<Self> {
         Ok(Self {
-            lab: Lab::build(LabPlan {
-                hosts: size,
-                disk: DiskPlan::Folder,
-            })?,
+            lab: Lab::build(LabPlan { hosts: size, disk })?,
             programs: Programs::find()?,
             servers: Mutex::new(vec![None; size]),
         })
@@ -82,8 +86,7 @@ impl HostedCluster {
     /// Starts the server of a host; `how` is said the first time.
     pub fn serve(&self, host: usize, how: &[&str]) -> Result<()> {
         let dir = self.dir(host);
-        // Both sides of the lab see one file system.
-        settings(&dir)?;
+        settings(&self.lab[host].disk_from_outside().join(FOLDER))?;
         let cluster = format!("{}:{CLUSTER_PORT}", self.lab[host].ipv4());
         let program = Program::new(&self.programs.server)
             .arg("--dir")
@@ -109,7 +112,7 @@ impl HostedCluster {
     }
 
     pub fn dir(&self, host: usize) -> PathBuf {
-        self.lab[host].disk().join("plasmavmc")
+        self.lab[host].disk().join(FOLDER)
     }
 
     /// The host of a name.

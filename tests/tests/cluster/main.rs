@@ -2,6 +2,7 @@
 
 mod agent_gate;
 mod comeback;
+mod disk_full;
 mod failpoints;
 mod life;
 mod partition;
