@@ -15,7 +15,7 @@ pub struct LeaderContact {
     voting: AtomicUsize,
     /// Candidacies of its own whose outcome is not known yet.
     standing: AtomicUsize,
-    /// Whether this member leads and keeps silent, so that another one can be elected.
+    /// Times that this member leads and keeps silent, so that another one can be elected.
     giving_way: AtomicUsize,
 }
 

@@ -39,7 +39,7 @@ use crate::metrics::RaftMetrics;
 use crate::node::DiskRoom;
 use crate::proto;
 
-/// How often a leader looks at its own quorum.
+/// How often a leader looks at its own quorum, and others at what keeps them from standing.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 
 /// The task that stands for election.
@@ -234,7 +234,7 @@ impl Elections {
             .collect()
     }
 
-    /// Nothing is changed anywhere by asking.
+    /// Nothing is stored anywhere by asking; who would vote for this member does not stand against it for a moment.
     async fn quorum_would_vote(&self, standing: &Standing) -> bool {
         let Ok(LogState { last_log_id: last, .. }) = self.log.clone().get_log_state().await else {
             return false;
