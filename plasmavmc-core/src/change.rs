@@ -9,7 +9,8 @@
 use std::collections::BTreeMap;
 
 use plasmavmc_types::{
-    Decision, HostId, HostRecord, Operation, OperationId, Placement, VmId, VmName, VmNumber, VmRecord, VmStatus,
+    Decision, HostId, HostRecord, Operation, OperationId, Placement, Session, VmId, VmName, VmNumber, VmRecord,
+    VmStatus,
 };
 
 use crate::view::{ClusterView, Stored, VmView, revision_of};
@@ -41,6 +42,7 @@ pub enum Put {
     Placement(VmId, Placement),
     Status(VmId, VmStatus),
     HostRecord(HostRecord),
+    Session(HostId, Session),
     Operation(Operation),
 }
 
@@ -51,6 +53,7 @@ impl Put {
             Put::Placement(vm, _) => Part::Placement(*vm),
             Put::Status(vm, _) => Part::Status(*vm),
             Put::HostRecord(record) => Part::HostRecord(record.id()),
+            Put::Session(host, _) => Part::Session(*host),
             Put::Operation(operation) => Part::Operation(operation.id),
         }
     }
@@ -183,6 +186,9 @@ impl ClusterView {
             }
             Put::HostRecord(record) => {
                 self.hosts.entry(record.id()).or_default().record = Some(Stored::new(record.clone(), revision));
+            }
+            Put::Session(host, session) => {
+                self.hosts.entry(*host).or_default().session = Some(Stored::new(*session, revision));
             }
             Put::Operation(operation) => {
                 self.operations

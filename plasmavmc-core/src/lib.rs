@@ -7,6 +7,8 @@
 //!   visible     what a client is shown of VMs and hosts; explain says why
 //!   placement   which host a VM fits on, and why not on the others
 //!   boot        what a VM waits for before it starts
+//!   ha          whether a VM is leased: frozen without contact, and started elsewhere
+//!   liveness    which hosts are given up, and on which evidence
 //!   restart     what follows a crash
 //!   plan        what the controller does
 //!   reconcile   what a host does
@@ -24,7 +26,9 @@ pub mod change;
 pub mod code;
 pub mod events;
 pub mod explain;
+pub mod ha;
 pub mod lifecycle;
+pub mod liveness;
 pub mod placement;
 pub mod plan;
 pub mod reconcile;

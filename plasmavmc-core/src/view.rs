@@ -124,6 +124,19 @@ pub struct Heard {
     pub ago_ms: BTreeMap<HostId, u64>,
     /// How long the reader has led; `None`: it does not lead.
     pub leading_for_ms: Option<u64>,
+    pub contact: Contact,
+}
+
+/// How well the reader itself is in contact: what it has not heard says nothing while it cannot hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Contact {
+    /// How long ago a majority confirmed that the reader leads; `None`: never.
+    pub quorum_ago_ms: Option<u64>,
+    /// For how long commits have come without a gap of more than two beats.
+    pub flowing_for_ms: u64,
+    /// For how long the reader has followed the store. Notes older than that do not exist: of a host that was not
+    /// heard since, it is only known that it was heard before.
+    pub listening_for_ms: u64,
 }
 
 impl Heard {

@@ -192,6 +192,13 @@ pub fn has_lost_host(view: &ClusterView, vm: &VmView) -> bool {
     host.is_none_or(|host| host.record.is_none())
 }
 
+/// Whether the session of a host is over and it has not opened the next one. A host that was taken out is not fenced:
+/// it is gone.
+pub fn is_fenced(view: &ClusterView, host: HostId) -> bool {
+    let session = view.hosts.get(&host).and_then(|host| host.session.as_ref());
+    session.is_some_and(|session| !session.value.is_open())
+}
+
 /// A VM that was placed and not claimed runs nowhere.
 fn unclaimed_state(vm: &VmView) -> VmState {
     unplaced_state(vm)

@@ -71,7 +71,9 @@ impl Step {
 /// The step that an action of the controller is. What is collected is missed by nobody, and is no step.
 pub fn of_control(kind: ControlKind) -> Option<Step> {
     match kind {
-        ControlKind::Place | ControlKind::Replace => Some(PLACE),
+        // A leader is killed around it by whole failures.
+        ControlKind::Fence => None,
+        ControlKind::Place | ControlKind::Replace | ControlKind::Retry | ControlKind::Failover => Some(PLACE),
         ControlKind::Forget => Some(FORGET),
         ControlKind::FinishOperation => Some(FINISH),
         ControlKind::NoteWaiting => Some(WAIT),

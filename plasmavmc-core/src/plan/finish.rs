@@ -5,6 +5,7 @@
 
 use plasmavmc_types::{ObservedState, Operation, OperationKind, OperationState, PowerWanted, VmRecord, VmStatus};
 
+use super::failover::may_be_reassigned;
 use super::forget::end_with_vm;
 use super::{ControlKind, Planning, starts};
 use crate::change::Change;
@@ -39,6 +40,10 @@ impl<'a> Planning<'a> {
         let kind = operation.value.kind;
         if record.is_deleted() && kind != OperationKind::Delete {
             return Some(end_with_vm(operation));
+        }
+        if kind == OperationKind::Delete && may_be_reassigned(self.view, vm) {
+            let step = "its host was fenced: nothing of it executes, and what is left is killed when that host returns";
+            return Some((OperationState::Done, step.to_owned()));
         }
         // A tombstone cannot be taken back.
         let can_be_cancelled = operation.value.state == OperationState::Pending && kind != OperationKind::Delete;

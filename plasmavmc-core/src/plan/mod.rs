@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!   finish    operations that nobody else will end
+//!   fence     hosts that are silent for too long
+//!   failover  what ran leased on a host that was fenced
 //!   forget    what was deleted and can no longer run
 //!   place     what is wanted on and is nowhere
 //!   moves     what is stopped on a host that cannot start it, or is being emptied
@@ -11,10 +13,13 @@
 //! Each action is one transaction that compares all it was decided on, and carries the decision with its evidence.
 //! A plan never touches one thing twice; after all of it was carried out, the next plan is empty.
 //!
-//! Must never: move a VM that may run (only its owner's word that nothing does, or that it was never claimed); write
-//! what it did not compare; decide differently on the same view.
+//! Must never: move a VM that may run (only its owner's word that nothing does, that it was never claimed, or that it
+//! was leased and its host is fenced); act on a fence that is not stored yet; write what it did not compare; decide
+//! differently on the same view.
 
 mod evidence;
+mod failover;
+mod fence;
 mod finish;
 mod forget;
 mod garbage;
@@ -43,9 +48,15 @@ pub struct ControlAction {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ControlKind {
+    /// A silent host loses its right to write, and to thaw.
+    Fence,
     Place,
     /// On another host, since nothing of it runs on the one where it is.
     Replace,
+    /// On another host, since the one where it is gave it up.
+    Retry,
+    /// On another host, since it was leased and the one where it is was fenced.
+    Failover,
     Forget,
     FinishOperation,
     NoteWaiting,
@@ -55,8 +66,11 @@ pub enum ControlKind {
 impl ControlKind {
     pub const fn word(self) -> &'static str {
         match self {
+            ControlKind::Fence => "fence",
+            ControlKind::Failover => "failover",
             ControlKind::Place => "place",
             ControlKind::Replace => "relocate",
+            ControlKind::Retry => "retry-elsewhere",
             ControlKind::Forget => "forget",
             ControlKind::FinishOperation => "finish",
             ControlKind::NoteWaiting => WAIT,
@@ -68,8 +82,10 @@ impl ControlKind {
 /// What is to be done now. `now_ms` is the wall clock, for deadlines and pauses.
 pub fn plan(view: &ClusterView, heard: &Heard, now_ms: u64) -> Vec<ControlAction> {
     let mut planning = Planning::of(view, heard, now_ms);
+    planning.fence_silent();
     planning.forget_deleted();
     planning.finish_operations();
+    planning.fail_over();
     planning.place_all();
     planning.move_stopped();
     planning.collect_garbage();

@@ -3,8 +3,10 @@
 //! Only the word of the host that nothing runs permits it, or that the host has not even claimed the VM: a claim and
 //! the move compare each other's keys, so that one of them fails. Or the word of the operator who took the host out as
 //! dead, which is that its record is gone.
+//!
+//! What a host gave up is tried on another one, a few times: the host may be what is wrong with it.
 
-use plasmavmc_types::{HostId, HostMode, ObservedState, VmId, VmRecord};
+use plasmavmc_types::{HaPolicy, HostId, HostMode, ObservedState, RestartPolicy, VmId, VmRecord};
 
 use super::finish::is_about;
 use super::{ControlKind, Planning, is_wanted_on};
@@ -16,6 +18,10 @@ use crate::visible::{HostState, has_lost_host, host, runs_nowhere};
 
 /// As many as one plan may move.
 const MAX_MOVED: usize = 64;
+/// So often is a VM that failed tried on another host...
+const MOST_RETRIES: usize = 3;
+/// ...within this time.
+const RETRY_WINDOW_MS: u64 = 3_600_000;
 
 impl Planning<'_> {
     pub(super) fn move_stopped(&mut self) {
@@ -26,6 +32,10 @@ impl Planning<'_> {
             }
             let is_lost = has_lost_host(self.view, vm);
             let starts = waits_for_start(vm, &record.value) || (is_lost && is_wanted_on(&record.value));
+            if let Some(why) = self.why_elsewhere(id, vm, &record.value) {
+                left -= usize::from(self.retry_elsewhere(id, vm, record, &why));
+                continue;
+            }
             match self.why_away(id, vm, starts) {
                 Some(why) => left -= usize::from(self.move_away(id, vm, record, starts, &why)),
                 None if starts => {
@@ -62,6 +72,47 @@ impl Planning<'_> {
         }
     }
 
+    /// Why a VM that its host gave up is worth a try on another one.
+    fn why_elsewhere(&self, id: VmId, vm: &VmView, record: &VmRecord) -> Option<String> {
+        let spec = record.spec();
+        if spec.ha == HaPolicy::Off || spec.restart == RestartPolicy::Never || !is_wanted_on(record) {
+            return None;
+        }
+        let status = &vm.current_status()?.value;
+        let ObservedState::Failed { reason } = &status.state else {
+            return None;
+        };
+        let about_it = self
+            .view
+            .decisions
+            .values()
+            .filter(|decision| decision.value.vm == Some(id));
+        let lately = about_it.filter(|decision| {
+            decision.value.kind == ControlKind::Retry.word()
+                && decision.value.at_ms.saturating_add(RETRY_WINDOW_MS) >= self.now_ms
+        });
+        let may =
+            status.leased && is_about(status, record) && lately.count() < MOST_RETRIES && !self.is_being_ordered(id);
+        let host = self.view.host_name(vm.placement.as_ref()?.value.host);
+        may.then(|| format!("it failed on {host}: {reason}"))
+    }
+
+    fn retry_elsewhere(&mut self, id: VmId, vm: &VmView, record: &Stored<VmRecord>, why: &str) -> bool {
+        let verdicts = verdicts_with(self.view, self.heard, &self.loads, id);
+        let left = vm.placement.as_ref().map(|placement| placement.value.host);
+        let others: Vec<Verdict> = verdicts
+            .iter()
+            .filter(|verdict| Some(verdict.host) != left)
+            .cloned()
+            .collect();
+        match choose(&others) {
+            Some(chosen) if !self.is_too_early(chosen) => {
+                self.relocate(ControlKind::Retry, vm, record, chosen, why, &verdicts)
+            }
+            _ => false,
+        }
+    }
+
     fn move_away(&mut self, id: VmId, vm: &VmView, record: &Stored<VmRecord>, starts: bool, why: &str) -> bool {
         let verdicts = verdicts_with(self.view, self.heard, &self.loads, id);
         let Some(chosen) = choose(&verdicts) else {
@@ -74,11 +125,12 @@ impl Planning<'_> {
         if self.is_too_early(chosen) {
             return false;
         }
-        self.relocate(vm, record, chosen, why, &verdicts)
+        self.relocate(ControlKind::Replace, vm, record, chosen, why, &verdicts)
     }
 
     fn relocate(
         &mut self,
+        kind: ControlKind,
         vm: &VmView,
         record: &Stored<VmRecord>,
         chosen: &Verdict,
@@ -96,14 +148,14 @@ impl Planning<'_> {
         if has_lost_host(self.view, vm) {
             change = change.expect(Part::HostRecord(from.value.host), 0);
         }
-        let mut decision = self.decision(ControlKind::Replace, id, Some(chosen.host), text);
+        let mut decision = self.decision(kind, id, Some(chosen.host), text);
         decision.evidence = self.facts_of_vm(vm);
         for host in [from.value.host, chosen.host] as [HostId; 2] {
             decision.evidence.push(self.facts_of_host(host));
         }
         decision.evidence.extend(Self::facts_of_verdicts(verdicts));
         self.loads.place(&record.value, chosen.host);
-        self.act(ControlKind::Replace, Some(id), change.because(decision));
+        self.act(kind, Some(id), change.because(decision));
         true
     }
 }

@@ -1,6 +1,6 @@
 //! What a host is to do.
 
-use plasmavmc_types::{AttemptId, Generation, Incarnation, OperationId, VmId};
+use plasmavmc_types::{AttemptId, Epoch, Generation, Incarnation, OperationId, VmId};
 
 use crate::change::Change;
 
@@ -17,9 +17,23 @@ pub enum AgentAction {
         attempt: AttemptId,
         /// Of the record whose specification is to be used.
         generation: Generation,
+        /// As the claim says: the guard holds it by the lease of this host from the beginning.
+        leased: bool,
     },
     /// Let the guest execute. If QEMU does not do it, kill that machine: it counts as a crash.
     Cont { vm: VmId, attempt: AttemptId },
+    /// Hold the guest still, clocks and all: the lease is about to end. It does not wait for QEMU's answer; the guard
+    /// stops the process at the deadline in any case.
+    Freeze { vm: VmId, attempt: AttemptId },
+    /// Let a frozen guest go on, if two things are proven when it is done: a linearizable read, sent after a beat of
+    /// this epoch was acknowledged, shows it placed on this host under this incarnation; and the guard finds the
+    /// deadline ahead.
+    Thaw {
+        vm: VmId,
+        attempt: AttemptId,
+        incarnation: Incarnation,
+        epoch: Epoch,
+    },
     /// Pull the plug, whatever else is done with the machine: [`super::Doing::Kill`] takes its place.
     Kill { vm: VmId, attempt: AttemptId, why: KillWhy },
     /// Carry out an order at a machine that runs. It ends with an outcome, or with the process gone.
@@ -37,6 +51,8 @@ impl AgentAction {
             AgentAction::Order(ordered) => ordered.vm,
             AgentAction::Launch { vm, .. }
             | AgentAction::Cont { vm, .. }
+            | AgentAction::Freeze { vm, .. }
+            | AgentAction::Thaw { vm, .. }
             | AgentAction::Kill { vm, .. }
             | AgentAction::Clear { vm, .. }
             | AgentAction::Retry { vm, .. } => *vm,

@@ -157,6 +157,7 @@ impl<'a> Placed<'a> {
                 Observed::Prepared => VmState::Starting,
                 Observed::Running | Observed::Rebooting => VmState::Running,
                 Observed::Paused(_) => VmState::Paused,
+                Observed::Frozen => VmState::Frozen,
                 Observed::Stopping | Observed::PoweredOff | Observed::Ending => VmState::Stopping,
                 Observed::Unreachable => status.map_or(VmState::Running, |status| status.value.state.vm_state()),
                 Observed::Gone(_) => VmState::Stopped,

@@ -8,6 +8,7 @@ use plasmavmc_types::{
 };
 
 use crate::boot;
+use crate::ha::{self, Leasing};
 use crate::view::{ClusterView, Stored, VmView, revision_of};
 
 /// What a machine on this host is, as it was last seen.
@@ -25,6 +26,8 @@ pub enum Observed {
     PoweredOff,
     /// It was told to end at once.
     Ending,
+    /// It executes nothing because the lease of this host ended, and does not until it is thawed.
+    Frozen,
     /// Its process lives, its monitor does not answer.
     Unreachable,
     Gone(Ended),
@@ -76,6 +79,8 @@ pub struct Machine {
     /// Which attempt it came of.
     pub attempt: AttemptId,
     pub observed: Observed,
+    /// Its guard holds it by the lease of this host: it may be started elsewhere.
+    pub leased: bool,
     /// While it lives.
     pub process: Option<QemuProcess>,
     pub qemu: Option<QemuRunState>,
@@ -94,6 +99,13 @@ pub enum Doing {
     Order(OperationId),
     Kill,
     Clear,
+}
+
+/// What is done about the lease of a machine, beside whatever else is done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    Freezing,
+    Thawing,
 }
 
 /// How an order ended.
@@ -130,6 +142,8 @@ pub struct Local {
     pub left_alone: Option<String>,
     /// At most one thing is done with a machine at a time; only a kill overtakes it.
     pub doing: Option<Doing>,
+    /// It is being frozen or thawed.
+    pub holding: Option<Holding>,
     /// A transaction of this VM is on its way.
     pub is_writing: bool,
     /// The attempt that this process claimed and has not begun to launch. Set when the claim is sent, whatever
@@ -155,6 +169,7 @@ impl Local {
             machine: None,
             left_alone: None,
             doing: None,
+            holding: None,
             is_writing: false,
             claimed: None,
             launch_failed: None,
@@ -174,6 +189,8 @@ pub struct HereVm {
     pub operations: Vec<Stored<Operation>>,
     /// What has to be there before it starts and is not: for people.
     pub waits_for: Option<String>,
+    /// Whether a claim of this host would be leased.
+    pub leasing: Leasing,
     pub local: Local,
 }
 
@@ -184,6 +201,15 @@ pub struct OwnSession {
     pub revision: u64,
 }
 
+/// What this host knows of its lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OwnLease {
+    /// How long it still lasts, by this host's own clock; 0: it is over.
+    pub left_ms: u64,
+    /// How many members of the store vote, as far as this host knows.
+    pub voters: usize,
+}
+
 /// All that a host decides on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Here {
@@ -191,6 +217,7 @@ pub struct Here {
     pub host_name: String,
     /// Absent: nothing is written and nothing started.
     pub session: Option<OwnSession>,
+    pub lease: OwnLease,
     /// Whether VMs that are stopped may be started here: not while the host is drained, since they are about to be
     /// moved.
     pub takes_starts: bool,
@@ -210,7 +237,7 @@ impl Here {
     pub fn collect(
         view: &ClusterView,
         host: HostId,
-        session: Option<OwnSession>,
+        (session, lease): (Option<OwnSession>, OwnLease),
         now_ms: u64,
         mut local: BTreeMap<VmId, Local>,
         mut fresh: impl FnMut() -> AttemptId,
@@ -218,7 +245,7 @@ impl Here {
         let is_placed_here = |vm: &VmView| vm.placement.as_ref().is_some_and(|at| at.value.host == host);
         let placed = view.vms.iter().filter(|(_, vm)| is_placed_here(vm)).map(|(id, _)| *id);
         let ids: BTreeSet<VmId> = placed.chain(local.keys().copied()).collect();
-        Self::of(view, host, session, now_ms, ids, |id| {
+        Self::of(view, host, (session, lease), now_ms, ids, |id| {
             local.remove(&id).unwrap_or_else(|| Local::empty(fresh()))
         })
     }
@@ -227,7 +254,7 @@ impl Here {
     pub fn of(
         view: &ClusterView,
         host: HostId,
-        session: Option<OwnSession>,
+        (session, lease): (Option<OwnSession>, OwnLease),
         now_ms: u64,
         ids: impl IntoIterator<Item = VmId>,
         mut local: impl FnMut(VmId) -> Local,
@@ -239,8 +266,14 @@ impl Here {
                 && session.revision == revision_of(own)
         });
         let vms = ids.into_iter().map(|id| {
+            let stored = view.vms.get(&id).cloned().unwrap_or_default();
+            let leasing = match &stored.record {
+                Some(record) => ha::leasing(view, host, &record.value, lease.voters),
+                None => Leasing::Not("nothing is stored of it".to_owned()),
+            };
             let here = HereVm {
-                stored: view.vms.get(&id).cloned().unwrap_or_default(),
+                leasing,
+                stored,
                 operations: Vec::new(),
                 waits_for: boot::waits_for(view, id, now_ms),
                 local: local(id),
@@ -262,6 +295,7 @@ impl Here {
             host,
             host_name: view.host_name(host),
             session,
+            lease,
             takes_starts: record.is_some_and(|record| record.value.mode() == HostMode::Active),
             revision: view.revision,
             now_ms,

@@ -46,7 +46,7 @@ pub(super) fn act(placed: &Placed<'_>) -> Option<AgentAction> {
     let operation = next(placed).filter(|operation| placed.is_taken_here(operation))?;
     let machine = placed
         .living()
-        .filter(|machine| machine.observed != Observed::Prepared)?;
+        .filter(|machine| !matches!(machine.observed, Observed::Prepared | Observed::Frozen))?;
     let status = &placed.status()?.value;
     let is_ended = placed
         .case
@@ -111,6 +111,8 @@ fn begin(placed: &Placed<'_>, operation: &Stored<Operation>) -> Option<AgentActi
             let message = format!("VM {name} is {state}: {what_to_do}");
             Some(fail(placed, operation, Code::FailedPrecondition.error(reason, message)))
         }
+        // It is thawed or killed in a moment.
+        _ if state == VmState::Frozen && !kind.is_forced() => None,
         // Its guest has not been let loose yet, which takes a moment.
         _ if state == VmState::Starting && !kind.is_forced() => None,
         _ if placed.status().is_none() => None,

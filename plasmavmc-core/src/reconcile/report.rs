@@ -51,6 +51,7 @@ fn living(placed: &Placed<'_>, status: &VmStatus, machine: &Machine) -> Option<A
         Observed::Prepared | Observed::Gone(_) => return None,
         Observed::Running | Observed::Rebooting => ObservedState::Running,
         Observed::Paused(cause) => ObservedState::Paused { cause },
+        Observed::Frozen => ObservedState::Frozen,
         Observed::Stopping | Observed::PoweredOff | Observed::Ending => ObservedState::Stopping,
         Observed::Unreachable => status.state.clone(),
     };

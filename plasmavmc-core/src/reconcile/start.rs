@@ -13,6 +13,10 @@ use crate::change::Part;
 
 /// How soon to look again for what others bring about: their changes wake us, and time alone may do.
 const LOOK_AGAIN_MS: u64 = 1000;
+/// With less of a lease left nothing leased is started: the next beat comes soon, or the freeze does.
+const LEAST_LEASE_MS: u64 = 1000;
+/// A lease comes back with a beat.
+const LEASE_COMES_MS: u64 = 250;
 
 /// A claim, or the word that nothing runs of a VM that is not wanted.
 pub(super) fn write(placed: &Placed<'_>) -> Option<AgentAction> {
@@ -72,12 +76,14 @@ pub(super) fn write(placed: &Placed<'_>) -> Option<AgentAction> {
 /// What is to be done with the machine of a claim.
 pub(super) fn act(placed: &Placed<'_>) -> Option<AgentAction> {
     let status = &placed.status()?.value;
+    let lacks_lease = status.leased && placed.case.here.lease.left_ms <= LEAST_LEASE_MS;
     if let Some(machine) = placed.living() {
         let cont = AgentAction::Cont {
             vm: placed.case.id,
             attempt: machine.attempt,
         };
-        return (machine.observed == Observed::Prepared && placed.is_wanted_on()).then_some(cont);
+        let is_due = machine.observed == Observed::Prepared && placed.is_wanted_on();
+        return is_due.then(|| if lacks_lease { look_again(placed) } else { cont });
     }
     let local = placed.case.local;
     let is_ready = status.state == ObservedState::Starting
@@ -89,11 +95,15 @@ pub(super) fn act(placed: &Placed<'_>) -> Option<AgentAction> {
         && placed.is_wanted_on()
         && !mark::has(status, mark::CRASHED)
         && !mark::has(status, mark::WAITING);
-    is_ready.then(|| AgentAction::Launch {
-        vm: placed.case.id,
-        incarnation: placed.placement.value.incarnation,
-        attempt: status.attempt,
-        generation: placed.generation(),
+    is_ready.then(|| match lacks_lease {
+        true => look_again(placed),
+        false => AgentAction::Launch {
+            vm: placed.case.id,
+            incarnation: placed.placement.value.incarnation,
+            attempt: status.attempt,
+            generation: placed.generation(),
+            leased: status.leased,
+        },
     })
 }
 
@@ -136,8 +146,7 @@ fn claim(placed: &Placed<'_>, life: Life) -> Option<AgentAction> {
     let attempt: AttemptId = placed.case.local.new_attempt;
     let mut fields = VmStatusFields {
         incarnation: placed.placement.value.incarnation,
-        // Nothing is started elsewhere yet, so nothing is frozen either.
-        leased: false,
+        leased: placed.case.vm.leasing.is_leased(),
         attempt,
         state: life.state,
         process: None,
@@ -155,6 +164,10 @@ fn claim(placed: &Placed<'_>, life: Life) -> Option<AgentAction> {
         .guarded()
         .expect(Part::VmRecord(placed.case.id), placed.record.revision);
     Some(placed.write(Why::Claim(attempt), placed.put_status(change, status)))
+}
+
+fn look_again(placed: &Placed<'_>) -> AgentAction {
+    retry(placed, placed.now_ms() + LEASE_COMES_MS)
 }
 
 fn retry(placed: &Placed<'_>, at_ms: u64) -> AgentAction {

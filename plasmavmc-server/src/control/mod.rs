@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chainfire::kv::{Consistency, Kv};
+use plasmavmc_core::liveness::gap_ms;
+use plasmavmc_types::HostId;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -90,17 +92,25 @@ impl Lead {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut housekeeping = Housekeeping::default();
         let mut seen = 0;
+        // When the last word of a majority was asked for that was given.
+        let mut confirmed: Option<Instant> = None;
         loop {
+            if self.somebody_is_silent() {
+                seen = 0;
+            }
+            let asked = (seen == 0).then(Instant::now);
             // What was committed before this term must be in the view, and whatever was committed by us.
             if let Err(problem) = self.catch_up(seen).await {
                 tracing::warn!(problem, "the controller waits for the store");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
+            confirmed = asked.or(confirmed);
             let began = Instant::now();
             revision.borrow_and_update();
             let (now_ms, mut heard) = (wall_ms(), self.mirror.heard(began));
             heard.leading_for_ms = Some(millis(began - leads_since));
+            heard.contact.quorum_ago_ms = confirmed.map(|at| millis(began - at));
             let planned = self
                 .mirror
                 .read(|view| plasmavmc_core::plan::plan(view, &heard, now_ms));
@@ -121,6 +131,20 @@ impl Lead {
                 _ = timer.tick() => {}
             }
         }
+    }
+
+    /// Whether a host may have to be given up: then it must be known that this server still leads.
+    fn somebody_is_silent(&self) -> bool {
+        let heard = self.mirror.heard(Instant::now());
+        self.mirror.read(|view| {
+            let is_open = |host: &HostId| {
+                let session = view.hosts.get(host).and_then(|known| known.session.as_ref());
+                session.is_some_and(|session| session.value.is_open())
+            };
+            let mut open = view.hosts.keys().filter(|host| is_open(host));
+            let late_ms = gap_ms(&view.timings);
+            open.any(|host| heard.ago_ms.get(host).is_none_or(|ago_ms| *ago_ms > late_ms))
+        })
     }
 
     /// Waits until the view shows a revision; 0: everything that was committed up to now.

@@ -49,6 +49,7 @@ impl Write {
             Put::Placement(vm, placement) => self.put_placement(*vm, placement),
             Put::Status(vm, status) => self.put_status(*vm, status),
             Put::HostRecord(record) => self.put_host(record),
+            Put::Session(host, session) => self.put_session(*host, session),
             Put::Operation(operation) => self.put_operation(operation),
         }
     }

@@ -6,6 +6,7 @@ use super::*;
 use crate::change::{Part, Put};
 use crate::samples::{Cluster, NOW_MS, host_id, operation_id, vm_id};
 
+mod failover;
 mod order;
 mod random;
 

@@ -1,5 +1,6 @@
 //! One VM on host 1 in a situation, and the step that follows.
 
+mod lease;
 mod model;
 mod orders;
 mod starting;
@@ -20,6 +21,7 @@ struct Bench {
     local: Local,
     now_ms: u64,
     is_session_lost: bool,
+    lease: OwnLease,
 }
 
 impl Bench {
@@ -45,6 +47,7 @@ impl Bench {
             local: Local::empty(attempt(NEW)),
             now_ms: NOW_MS,
             is_session_lost: false,
+            lease: OwnLease::default(),
         }
     }
 
@@ -75,9 +78,8 @@ impl Bench {
         };
         let session = (!self.is_session_lost).then_some(session);
         let local = [(vm_id(1), self.local.clone())].into();
-        Here::collect(&self.cluster.view, host_id(1), session, self.now_ms, local, || {
-            attempt(NEW)
-        })
+        let own = (session, self.lease);
+        Here::collect(&self.cluster.view, host_id(1), own, self.now_ms, local, || attempt(NEW))
     }
 
     fn step(&self) -> Option<AgentAction> {
@@ -148,6 +150,7 @@ fn machine(number: u32, observed: Observed) -> Machine {
     Machine {
         attempt: attempt(number),
         observed,
+        leased: false,
         process: lives.then(process),
         qemu: None,
         agent: AgentHealth::NotAsked,
@@ -195,6 +198,8 @@ fn word(action: Option<&AgentAction>) -> String {
         }
         AgentAction::Launch { .. } => "launch".to_owned(),
         AgentAction::Cont { .. } => "cont".to_owned(),
+        AgentAction::Freeze { .. } => "freeze".to_owned(),
+        AgentAction::Thaw { .. } => "thaw".to_owned(),
         AgentAction::Kill { why, .. } => match why {
             KillWhy::Superseded { .. } => "kill superseded".to_owned(),
             KillWhy::Deleted => "kill deleted".to_owned(),

@@ -39,6 +39,8 @@ impl Vms {
                     });
                 }
             }
+            // Nothing is claimed as leased while no lease is known.
+            AgentAction::Freeze { .. } | AgentAction::Thaw { .. } => {}
             AgentAction::Kill { vm, attempt, why } => {
                 if let Some(machine) = self.machine_of(vm, attempt) {
                     tracing::info!(%vm, %attempt, ?why, "killing it");

@@ -110,6 +110,7 @@ impl Entry {
             machine: self.holding.as_ref().map(|holding| holding.seen.clone()),
             left_alone: self.left_alone.clone(),
             doing: self.under_way.map(|under_way| under_way.doing),
+            holding: None,
             is_writing: self.writing.is_some(),
             claimed: self.claimed,
             launch_failed: self.launch_failed.clone(),

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chainfire::kv::Kv;
-use plasmavmc_core::reconcile::{Here, HereVm, Local, OwnSession, reconcile};
+use plasmavmc_core::reconcile::{Here, HereVm, Local, OwnLease, OwnSession, reconcile};
 use plasmavmc_core::view::ClusterView;
 use plasmavmc_types::{HostId, Usage, VmId};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -234,11 +234,10 @@ impl Vms {
         };
         let ours = ids.iter().copied();
         let ours = ours.filter(|vm| self.entries.contains_key(vm) || is_placed_here(vm));
-        Here::of(view, host, self.session, wall_ms(), ours, |vm| {
-            match self.entries.get(&vm) {
-                Some(entry) => entry.local(),
-                None => Local::empty(fresh_attempt()),
-            }
+        let own = (self.session, OwnLease::default());
+        Here::of(view, host, own, wall_ms(), ours, |vm| match self.entries.get(&vm) {
+            Some(entry) => entry.local(),
+            None => Local::empty(fresh_attempt()),
         })
     }
 

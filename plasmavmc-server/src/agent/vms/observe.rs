@@ -23,6 +23,7 @@ pub fn observe(machine: &Machine, process: Option<QemuProcess>, agent: AgentHeal
     Seen {
         attempt: machine.key().attempt,
         observed,
+        leased: false,
         process: process.filter(|_| !is_gone),
         qemu: (!is_gone).then(|| state.qemu.clone()),
         agent: if is_gone { AgentHealth::NotAsked } else { agent },
@@ -36,6 +37,7 @@ pub fn ended_unseen(attempt: plasmavmc_types::AttemptId, exit: ExitReason, last_
     Seen {
         attempt,
         observed: Observed::Gone(ended_as(exit, last_words)),
+        leased: false,
         process: None,
         qemu: None,
         agent: AgentHealth::NotAsked,

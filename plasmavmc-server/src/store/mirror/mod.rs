@@ -14,6 +14,7 @@
 //! Must never: show half a transaction, invent a change or swallow one, or take a value it cannot read for one
 //! that is missing without saying so.
 
+mod flow;
 mod follow;
 mod replica;
 
@@ -226,6 +227,7 @@ impl Mirror {
         Heard {
             ago_ms: replica.heard.iter().map(|(host, at)| (*host, ago(at))).collect(),
             leading_for_ms: None,
+            contact: replica.flow.contact(now, &replica.view.timings),
         }
     }
 

@@ -15,6 +15,7 @@ use super::super::codec::{self, CodecError};
 use super::super::keys::ParsedKey;
 use super::super::values::{ClusterConfig, Request, StoredValue, Token};
 use super::super::write::DECISIONS_KEPT;
+use super::flow::Flow;
 use super::{Change, Unreadable};
 
 /// What became of one key.
@@ -51,6 +52,7 @@ pub(super) struct Replica {
     pub unreadable: BTreeMap<ParsedKey, Unreadable>,
     /// When the last change of each host's beat was applied here.
     pub heard: BTreeMap<HostId, Instant>,
+    pub flow: Flow,
     /// Decisions older than those in the view, until somebody deletes them.
     older_decisions: BTreeMap<String, Stored<Decision>>,
     /// Every key that is stored with the revision of its value, readable or not: what a listing is compared with.
@@ -98,13 +100,16 @@ impl Replica {
             revision,
             value: None,
         }));
-        self.apply(steps, revision, now)
+        let changes = self.apply(steps, revision, now);
+        self.flow.note_listing(now);
+        changes
     }
 
     /// Carries out the steps in order; afterwards the view shows `revision`.
     pub fn apply(&mut self, steps: Vec<Step>, revision: Revision, now: Instant) -> Vec<Change> {
         let changes = steps.into_iter().filter_map(|step| self.step(step, now)).collect();
         self.view.revision = revision;
+        self.flow.note_commit(now, &self.view.timings);
         changes
     }
 

@@ -17,7 +17,14 @@ impl World {
             return false;
         };
         let local = [(vm_id(1), server.local.clone())].into();
-        let here = Here::collect(&server.view, host_id(number), server.session, now_ms, local, || fresh);
+        let here = Here::collect(
+            &server.view,
+            host_id(number),
+            (server.session, OwnLease::default()),
+            now_ms,
+            local,
+            || fresh,
+        );
         let actions = reconcile(&here);
         assert_eq!(actions, reconcile(&here.clone()), "the same situation, another step");
         assert!(actions.len() <= 1, "{actions:#?}");
@@ -74,6 +81,7 @@ impl World {
                 local.doing = Some(Doing::Cont);
                 server.work = Some(Work::Cont);
             }
+            AgentAction::Freeze { .. } | AgentAction::Thaw { .. } => unreachable!("nothing is leased here"),
             AgentAction::Kill { .. } => {
                 local.doing = Some(Doing::Kill);
                 overtaken = server.work.replace(Work::Kill);

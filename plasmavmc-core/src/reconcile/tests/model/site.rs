@@ -77,6 +77,7 @@ impl Site {
         Some(Machine {
             attempt: qemu.attempt,
             observed: qemu.observed,
+            leased: false,
             process: qemu.lives().then(crate::samples::process),
             qemu: None,
             agent: qemu.agent,

@@ -148,6 +148,7 @@ impl Told {
 fn state(mirror: &Mirror) -> Replica {
     let mut state = mirror.shared.replica.read().clone();
     state.heard.clear();
+    state.flow = Default::default();
     state
 }
 

@@ -1,0 +1,129 @@
+//! Which hosts are given up, and on which evidence (item 4 of the design).
+//!
+//! ```text
+//!   beat heard -- silent for failover_after --> overdue --+-- fence: the session is over, durably
+//!                                                         |
+//!            held back while the reader itself was deaf: -+
+//!              no majority has just confirmed that it leads
+//!              commits flow again for too short a time: nobody could be heard in the gap
+//!              it has not heard the host at all since it began to listen: the host gets its time to come
+//!              most hosts seem to be gone at once: it listens for one beat more
+//! ```
+//! None of this keeps a VM from running twice: the guards do, and the transaction that fences, which compares the
+//! beat that was seen. It keeps a switch that reboots from looking like the death of everybody.
+//!
+//! Must never: take silence for death while nobody could be heard.
+
+use plasmavmc_types::{HostId, Timings};
+
+use crate::view::{ClusterView, Heard};
+use crate::visible::seconds;
+
+/// A host that was not heard since the reader began to listen gets this long: the whole cluster may have lost power, and
+/// some machines take minutes to start.
+pub const BOOT_GRACE_MS: u64 = 180_000;
+/// Commits must have flowed again for so long, or two beats if that is longer.
+const LEAST_FLOW_MS: u64 = 2500;
+/// Fences within this time count together.
+const TOGETHER_MS: u64 = 10_000;
+/// The kind of a decision to fence.
+pub const FENCE: &str = "fence";
+
+/// A host to be fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overdue {
+    pub host: HostId,
+    pub silent_for_ms: u64,
+}
+
+/// What is to be done about silent hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// Possibly none.
+    Fence(Vec<Overdue>),
+    /// Some are overdue, and it is too early to say so: why.
+    Wait(String),
+}
+
+/// For how long commits must have flowed before silence counts.
+pub fn least_flow_ms(timings: &Timings) -> u64 {
+    (2 * timings.beat_ms).max(LEAST_FLOW_MS)
+}
+
+/// After how long without a commit nobody can have been heard.
+pub fn gap_ms(timings: &Timings) -> u64 {
+    2 * timings.beat_ms
+}
+
+/// How old the word of a majority may be.
+fn fresh_ms(timings: &Timings) -> u64 {
+    timings.beat_ms
+}
+
+/// Which hosts are to be fenced now.
+pub fn judge(view: &ClusterView, heard: &Heard, now_ms: u64) -> Judgement {
+    if heard.leading_for_ms.is_none() {
+        return Judgement::Fence(Vec::new());
+    }
+    let sessions = open_sessions(view);
+    let overdue: Vec<Overdue> = sessions.iter().filter_map(|host| overdue(view, heard, *host)).collect();
+    // A host that is alone has nobody to take over from it.
+    if overdue.is_empty() || view.hosts.len() < 2 {
+        return Judgement::Fence(Vec::new());
+    }
+    let timings = &view.timings;
+    let Some(quorum_ago_ms) = heard.contact.quorum_ago_ms.filter(|ago| *ago <= fresh_ms(timings)) else {
+        return Judgement::Wait("no majority has confirmed lately that this server leads".to_owned());
+    };
+    let (flowing_ms, least_ms) = (heard.contact.flowing_for_ms, least_flow_ms(timings));
+    if flowing_ms < least_ms {
+        let (flowing, least) = (seconds(flowing_ms), seconds(least_ms));
+        return Judgement::Wait(format!(
+            "commits have come again for {flowing} only, and hosts get {least} to be heard"
+        ));
+    }
+    let gone = overdue.len() + fenced_lately(view, now_ms);
+    let is_most = gone * 2 > sessions.len().max(2);
+    let latest_ms = overdue
+        .iter()
+        .map(|overdue| overdue.silent_for_ms)
+        .min()
+        .unwrap_or_default();
+    // One more word of the majority, given when they were overdue already.
+    let confirmed = latest_ms >= timings.failover_after_ms + timings.beat_ms + quorum_ago_ms;
+    if is_most && !confirmed {
+        return Judgement::Wait(format!(
+            "{gone} of {} hosts seem to be gone: looking once more",
+            sessions.len()
+        ));
+    }
+    Judgement::Fence(overdue)
+}
+
+fn open_sessions(view: &ClusterView) -> Vec<HostId> {
+    let is_open = |host: &HostId| {
+        let session = view.hosts.get(host).and_then(|host| host.session.as_ref());
+        session.is_some_and(|session| session.value.is_open())
+    };
+    view.hosts.keys().copied().filter(is_open).collect()
+}
+
+fn overdue(view: &ClusterView, heard: &Heard, host: HostId) -> Option<Overdue> {
+    let listening_ms = heard.contact.listening_for_ms;
+    let silent_for_ms = heard.ago_ms.get(&host).copied().unwrap_or(listening_ms);
+    let was_heard = silent_for_ms < listening_ms;
+    let patience_ms = match was_heard {
+        true => view.timings.failover_after_ms,
+        false => view.timings.failover_after_ms.max(BOOT_GRACE_MS),
+    };
+    (silent_for_ms >= patience_ms).then_some(Overdue { host, silent_for_ms })
+}
+
+fn fenced_lately(view: &ClusterView, now_ms: u64) -> usize {
+    let decisions = view.decisions.values().rev();
+    let lately = decisions.take_while(|decision| decision.value.at_ms.saturating_add(TOGETHER_MS) >= now_ms);
+    lately.filter(|decision| decision.value.kind == FENCE).count()
+}
+
+#[cfg(test)]
+mod tests;

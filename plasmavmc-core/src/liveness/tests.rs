@@ -1,0 +1,91 @@
+use super::*;
+use crate::samples::{Cluster, NOW_MS, host_id};
+use crate::view::Contact;
+
+/// A leader in contact that has listened for long.
+fn cluster(hosts: u32) -> Cluster {
+    let mut cluster = Cluster::of_hosts(hosts).leading_for(60_000);
+    cluster.heard.contact = Contact {
+        quorum_ago_ms: Some(100),
+        flowing_for_ms: 60_000,
+        listening_for_ms: 600_000,
+    };
+    cluster
+}
+
+fn fenced(cluster: &Cluster) -> Option<Vec<HostId>> {
+    match judge(&cluster.view, &cluster.heard, NOW_MS) {
+        Judgement::Fence(overdue) => Some(overdue.iter().map(|overdue| overdue.host).collect()),
+        Judgement::Wait(_) => None,
+    }
+}
+
+#[test]
+fn a_host_is_given_up_after_its_time_and_not_before() {
+    let check = |ago_ms, expected: &[HostId]| {
+        assert_eq!(
+            fenced(&cluster(3).silent(2, ago_ms)).as_deref(),
+            Some(expected),
+            "{ago_ms}"
+        );
+    };
+    check(5999, &[]);
+    check(6000, &[host_id(2)]);
+}
+
+#[test]
+fn nobody_who_does_not_lead_gives_up_a_host() {
+    let mut follower = cluster(3).silent(2, 60_000);
+    follower.heard.leading_for_ms = None;
+    assert_eq!(fenced(&follower), Some(vec![]));
+}
+
+#[test]
+fn silence_counts_only_while_the_reader_can_hear() {
+    let check = |edit: fn(&mut Contact), is_heard: bool| {
+        let mut cluster = cluster(3).silent(2, 60_000);
+        edit(&mut cluster.heard.contact);
+        assert_eq!(fenced(&cluster).is_some(), is_heard, "{:?}", cluster.heard.contact);
+    };
+    check(|_| (), true);
+    check(|contact| contact.quorum_ago_ms = None, false);
+    check(|contact| contact.quorum_ago_ms = Some(1001), false);
+    check(|contact| contact.flowing_for_ms = 2499, false);
+    check(|contact| contact.flowing_for_ms = 2500, true);
+}
+
+#[test]
+fn a_host_that_was_never_heard_gets_the_time_of_a_boot() {
+    let check = |listening_for_ms, ago_ms, expected: &[HostId]| {
+        let mut cluster = cluster(3).silent(2, ago_ms);
+        cluster.heard.contact.listening_for_ms = listening_for_ms;
+        assert_eq!(
+            fenced(&cluster).as_deref(),
+            Some(expected),
+            "{listening_for_ms} {ago_ms}"
+        );
+    };
+    check(30_000, 30_000, &[]);
+    check(179_999, 179_999, &[]);
+    check(180_000, 180_000, &[host_id(2)]);
+    // It came, and went.
+    check(30_000, 8000, &[host_id(2)]);
+    let mut without_note = cluster(3);
+    without_note.heard.ago_ms.remove(&host_id(2));
+    assert_eq!(fenced(&without_note), Some(vec![host_id(2)]));
+}
+
+#[test]
+fn when_most_seem_gone_it_looks_once_more() {
+    let two_of_three = |ago_ms| cluster(3).silent(2, ago_ms).silent(3, ago_ms);
+    assert_eq!(fenced(&two_of_three(6500)), None);
+    assert_eq!(fenced(&two_of_three(7099)), None);
+    assert_eq!(fenced(&two_of_three(7100)).map(|hosts| hosts.len()), Some(2));
+    let two_of_five = cluster(5).silent(2, 6000).silent(3, 6000);
+    assert_eq!(fenced(&two_of_five).map(|hosts| hosts.len()), Some(2));
+}
+
+#[test]
+fn a_host_that_is_alone_is_left_in_peace() {
+    assert_eq!(fenced(&cluster(1).silent(1, 60_000)), Some(vec![]));
+}

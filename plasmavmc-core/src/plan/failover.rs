@@ -1,0 +1,177 @@
+//! Starting elsewhere what ran leased on a host that was fenced (item 5 of the design).
+//!
+//! ```text
+//!   claimed as leased, host fenced, wanted on --a host fits--> placed there, incarnation + 1
+//!                                             --none fits----> waits, visibly, until one does
+//!   claimed as leased, host fenced, wanted off --------------> incarnation + 1, so that it is killed, never thawed
+//! ```
+//! In boot order, and only so many at a time on one host and in all: a host that is given fifty VMs at once starts
+//! none of them soon.
+//!
+//! Must never: move what was not claimed as leased, or what its owner wants left where it is (ha = off); move on a
+//! fence that was not read.
+
+use std::collections::BTreeMap;
+
+use plasmavmc_types::{HaPolicy, HostId, ObservedState, Operation, OperationKind, OperationState, VmId, VmRecord};
+
+use super::{ControlKind, Planning, is_wanted_on};
+use crate::boot;
+use crate::change::{Change, OPERATIONS_AT_ONCE, Part, Put};
+use crate::placement::{Verdict, choose, verdicts_with, why_nowhere};
+use crate::view::{ClusterView, Stored, VmView};
+use crate::visible::{is_fenced, runs_nowhere};
+
+/// VMs that one host may be starting at a time because of a failover.
+pub const STARTS_PER_HOST: usize = 16;
+/// In all of the cluster.
+pub const STARTS_IN_ALL: usize = 64;
+
+impl<'a> Planning<'a> {
+    pub(super) fn fail_over(&mut self) {
+        if !self.view.hosts.keys().any(|host| is_fenced(self.view, *host)) {
+            return;
+        }
+        let mut starting = self.starting_by_host();
+        let mut in_all: usize = starting.values().sum();
+        for (id, vm, record) in self.in_boot_order(|vm, _| may_be_reassigned(self.view, vm)) {
+            if !is_wanted_on(&record.value) {
+                self.disown(id, vm, record);
+                continue;
+            }
+            if record.value.spec().ha == HaPolicy::Off {
+                let text = "its host was fenced, and its policy is ha = off: it waits for its host".to_owned();
+                self.note_waiting(id, vm, text, Vec::new());
+                continue;
+            }
+            if let Some(text) = boot::waits_for(self.view, id, self.now_ms) {
+                self.note_waiting(id, vm, text, Vec::new());
+                continue;
+            }
+            if in_all >= STARTS_IN_ALL {
+                continue;
+            }
+            let verdicts = verdicts_with(self.view, self.heard, &self.loads, id);
+            let free: Vec<Verdict> = verdicts
+                .iter()
+                .filter(|verdict| starting.get(&verdict.host).is_none_or(|count| *count < STARTS_PER_HOST))
+                .cloned()
+                .collect();
+            match choose(&free).cloned() {
+                Some(chosen) if self.is_too_early(&chosen) => {}
+                Some(chosen) => {
+                    if self.move_from_fenced(vm, record, &chosen, &verdicts) {
+                        *starting.entry(chosen.host).or_default() += 1;
+                        in_all += 1;
+                    }
+                }
+                // One that fits is busy: it is its turn in a moment.
+                None if choose(&verdicts).is_some() => {}
+                None => {
+                    let facts = Self::facts_of_verdicts(&verdicts);
+                    let text = format!("its host was fenced; {}", why_nowhere(&verdicts));
+                    self.note_waiting(id, vm, text, facts);
+                }
+            }
+        }
+    }
+
+    /// How many VMs each host has yet to start.
+    fn starting_by_host(&self) -> BTreeMap<HostId, usize> {
+        let mut starting = BTreeMap::new();
+        for vm in self.view.vms.values() {
+            let Some(placement) = &vm.placement else { continue };
+            let is_over = |vm: &VmView| vm.record.as_ref().is_none_or(|record| !is_wanted_on(&record.value));
+            let has_begun = match vm.current_status() {
+                None => true,
+                Some(status) => status.value.state == ObservedState::Starting && status.value.conditions.is_empty(),
+            };
+            if has_begun && !is_over(vm) && !is_fenced(self.view, placement.value.host) {
+                *starting.entry(placement.value.host).or_default() += 1;
+            }
+        }
+        starting
+    }
+
+    fn move_from_fenced(
+        &mut self,
+        vm: &VmView,
+        record: &Stored<VmRecord>,
+        chosen: &Verdict,
+        verdicts: &[Verdict],
+    ) -> bool {
+        let Some(from) = &vm.placement else { return false };
+        // There is no incarnation after the last; no cluster lives to see it.
+        let Some(placement) = from.value.next(chosen.host) else {
+            return false;
+        };
+        let id = record.value.id();
+        let left = self.view.host_name(from.value.host);
+        let text = format!(
+            "started on {}: it ran leased on {left}, which was fenced",
+            chosen.host_name
+        );
+        let change = self.place_change(vm, record, placement, &text);
+        let change = self.expect_fence(change, from.value.host);
+        let mut decision = self.decision(ControlKind::Failover, id, Some(chosen.host), text);
+        decision.evidence = self.facts_of_vm(vm);
+        for host in [from.value.host, chosen.host] as [HostId; 2] {
+            decision.evidence.push(self.facts_of_host(host));
+        }
+        decision.evidence.extend(Self::facts_of_verdicts(verdicts));
+        self.loads.place(&record.value, chosen.host);
+        self.act(ControlKind::Failover, Some(id), change.because(decision));
+        true
+    }
+
+    /// What is wanted off is not started anywhere, and must not be thawed either: a higher incarnation on the same host
+    /// is the proof on which that host kills it.
+    fn disown(&mut self, id: VmId, vm: &'a VmView, record: &Stored<VmRecord>) {
+        let Some(from) = &vm.placement else { return };
+        let Some(placement) = from.value.next(from.value.host) else {
+            return;
+        };
+        let name = self.view.host_name(from.value.host);
+        let text = format!("it is wanted off and {name} was fenced: it is killed there, not thawed");
+        let mut change = Change::new()
+            .expect(Part::VmRecord(id), record.revision)
+            .expect_seen(Part::Placement(id), vm.placement.as_ref())
+            .expect_seen(Part::Status(id), vm.status.as_ref())
+            .put(Put::Placement(id, placement));
+        change = self.expect_fence(change, from.value.host);
+        change = self.end_stops(change, id, &name);
+        let mut decision = self.decision(ControlKind::Failover, id, Some(from.value.host), text);
+        decision.evidence = self.facts_of_vm(vm);
+        decision.evidence.push(self.facts_of_host(from.value.host));
+        self.act(ControlKind::Failover, Some(id), change.because(decision));
+    }
+
+    /// The fence that was read still stands: a host that has come back since is asked instead.
+    fn expect_fence(&self, change: Change, host: HostId) -> Change {
+        let session = self.view.hosts.get(&host).and_then(|known| known.session.as_ref());
+        change.expect_seen(Part::Session(host), session)
+    }
+
+    fn end_stops(&mut self, change: Change, vm: VmId, host: &str) -> Change {
+        let open = self.open.get(&vm).cloned().unwrap_or_default();
+        let is_stop = |operation: &&&Stored<Operation>| {
+            matches!(operation.value.kind, OperationKind::Stop { .. }) && !self.touched.contains(&operation.value.id)
+        };
+        let stops: Vec<_> = open.iter().filter(is_stop).take(OPERATIONS_AT_ONCE).copied().collect();
+        stops.into_iter().fold(change, |change, operation| {
+            let step = format!("its host {host} was fenced: nothing of it executes, and it is not thawed");
+            self.touched.insert(operation.value.id);
+            change.replace_operation(
+                operation,
+                operation.value.moved(OperationState::Done, step, self.now_ms),
+            )
+        })
+    }
+}
+
+/// Whether the claim says that it may be started elsewhere, and its host was fenced since.
+pub(super) fn may_be_reassigned(view: &ClusterView, vm: &VmView) -> bool {
+    let Some(placement) = &vm.placement else { return false };
+    let is_leased = vm.current_status().is_some_and(|status| status.value.leased);
+    is_leased && !runs_nowhere(vm) && is_fenced(view, placement.value.host)
+}
