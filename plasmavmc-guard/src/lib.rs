@@ -25,6 +25,7 @@ mod cgroup;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod daemon;
+pub mod deadman;
 mod identity;
 mod journal;
 pub mod launch;
