@@ -1,6 +1,8 @@
-//! What a child's cgroup tells about its end. These files are made by the kernel on reading: nothing waits.
+//! What a child's cgroup tells about its end, and the second hand that holds a frozen child. These files are
+//! the kernel's: no disk is waited for.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 
 use crate::records::CgroupMark;
 
@@ -15,6 +17,22 @@ pub fn mark(folder: &str) -> CgroupMark {
 /// Whether the kernel killed something in it for lack of memory since the mark was made.
 pub fn ran_out_of_memory(mark: &CgroupMark) -> bool {
     oom_kills(&mark.folder) > mark.oom_kills_before
+}
+
+/// Freezes all that is in it, or lets it go. `false` where the host does not offer or permit that, which is no
+/// error: SIGSTOP is what counts.
+pub fn set_frozen(mark: &CgroupMark, frozen: bool) -> io::Result<bool> {
+    // Not created: in a folder that is gone nothing must appear.
+    let file = OpenOptions::new()
+        .write(true)
+        .open(format!("{}/cgroup.freeze", mark.folder));
+    match file.and_then(|mut file| file.write_all(if frozen { b"1" } else { b"0" })) {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(false),
+        // What is read-only was never frozen by us either.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes it if nothing is left in it; another use of the folder is none of our business.
@@ -46,6 +64,18 @@ mod tests {
         ] {
             assert_eq!(parse_oom_kills(events), kills, "{events:?}");
         }
+    }
+
+    #[test]
+    fn where_nothing_can_be_frozen_nothing_appears() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mark = mark(folder.path().to_str().expect("a plain path"));
+        assert!(!set_frozen(&mark, true).expect("no error"));
+        assert_eq!(fs::read_dir(folder.path()).expect("a look").count(), 0);
+        let file = folder.path().join("cgroup.freeze");
+        fs::write(&file, "").expect("written");
+        assert!(set_frozen(&mark, true).expect("written"));
+        assert_eq!(fs::read(&file).expect("a look"), b"1");
     }
 
     #[test]

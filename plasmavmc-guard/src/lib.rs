@@ -7,21 +7,27 @@
 //! ```text
 //!   wire       orders, answers, events, and how they travel
 //!   daemon     the guard: one loop; the life of a child is drawn there
+//!   deadman    until when leased children may execute: the rule, without clock or process
 //!   launch     from an order to a process: the program started a second time, becoming the child
+//!   claims     a look at storage pools: the program started a second time, to be left if it hangs
 //!   records    its folder: lock, socket, a record for each child
 //!   identity   whether a process is the one of a record
 //!   client     (feature `client`) how the server talks to it
 //! ```
 //!
-//! Spawning, exit status, adoption and replacing itself are here; the deadline, SIGSTOP and SIGCONT come with
-//! leases, as a timeout of the daemon's loop.
+//! What is leased may execute until the deadline that the server's session moves on. When it passes, the guard
+//! freezes them, whatever the server does, and keeps them so until it is ordered to thaw and the deadline is
+//! ahead. A guard that dies takes nothing with it: the kernel stops its leased children, and the next guard
+//! holds them frozen. A frozen child is killed on the proof that another host claimed its VM.
 //!
-//! Must never: open a network socket, touch a storage pool, wait for anything that may hang, start a
-//! thread or a runtime, or let a leased QEMU execute past the deadline, whatever the server does or says.
+//! Must never: open a network socket, touch a storage pool itself, wait for anything that may hang, start a
+//! thread or a runtime, send SIGCONT without the deadline ahead, or let a leased QEMU execute past the deadline,
+//! whatever the server does or says.
 
 #![deny(unsafe_code)]
 
 mod cgroup;
+pub mod claims;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod daemon;

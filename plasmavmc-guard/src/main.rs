@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use plasmavmc_guard::daemon::{CAN_RESUME, Guard, GuardError, HANDOVER_VERSION, Options};
+use plasmavmc_guard::daemon::{CAN_RESUME, Guard, GuardError, Options};
 use plasmavmc_guard::starting::{self, HELD};
-use plasmavmc_guard::{daemon, launch};
+use plasmavmc_guard::{claims, daemon, launch};
 
 const USAGE: &str = "\
 The parent of every QEMU on this host.
@@ -17,7 +17,8 @@ The parent of every QEMU on this host.
 FOLDER belongs on a tmpfs, as /run/plasmavmc/guard. It holds guard.sock, guard.lock, guard.log and a record for
 each child. SIGHUP replaces the program in place and keeps all children. SIGTERM ends a guard that holds no
 running child; with --leave-running it ends in any case, the children go on, and the next guard adopts them.
-`launch`, `resume` and `can-resume` are orders of a guard to itself.
+Leased children are stopped by its end, however it comes, until the next guard has a lease and an order to thaw.
+`launch`, `resume`, `can-resume` and `read-claims` are orders of a guard to itself.
 ";
 
 enum Invocation {
@@ -26,6 +27,7 @@ enum Invocation {
     Launch,
     Resume,
     CanResume(String),
+    ReadClaims,
     Help,
     Version,
 }
@@ -40,8 +42,9 @@ fn main() -> ExitCode {
     };
     match invocation {
         Invocation::Launch => launch::run(),
-        Invocation::CanResume(version) if version == HANDOVER_VERSION.to_string() => ExitCode::from(CAN_RESUME),
+        Invocation::CanResume(version) if daemon::can_resume(&version) => ExitCode::from(CAN_RESUME),
         Invocation::CanResume(_) => ExitCode::FAILURE,
+        Invocation::ReadClaims => claims::run(std::env::args().skip(2)),
         Invocation::Help => {
             print!("{USAGE}");
             ExitCode::SUCCESS
@@ -79,6 +82,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Invocation, Stri
         launch::COMMAND => Ok(Invocation::Launch),
         daemon::RESUME_COMMAND => Ok(Invocation::Resume),
         daemon::CHECK_COMMAND => Ok(Invocation::CanResume(arguments.next().unwrap_or_default())),
+        claims::COMMAND => Ok(Invocation::ReadClaims),
         "--help" | "-h" | "help" => Ok(Invocation::Help),
         "--version" | "-V" => Ok(Invocation::Version),
         other => Err(format!("{other:?} is no command")),

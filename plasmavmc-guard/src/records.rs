@@ -12,13 +12,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use plasmavmc_types::VmId;
+use plasmavmc_types::{Incarnation, VmId};
 use rustix::event::{Timespec, poll};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{Exit, Key};
+use crate::wire::{Exit, Key, Lease};
 
 const LOCK: &str = "guard.lock";
 const RECORDS: &str = "children";
@@ -44,6 +44,28 @@ pub struct Record {
     pub notes: Vec<String>,
     /// Absent while it runs.
     pub exit: Option<Exit>,
+    /// Absent for what is not leased, and in records of a release that knew no leases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<KeptLease>,
+}
+
+/// What is kept of a child's lease: all that a guard needs which takes it over. Not the deadline, which is no
+/// child's, and which the word of a session alone sets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptLease {
+    pub incarnation: Incarnation,
+    pub claims: Vec<String>,
+    pub frozen: bool,
+}
+
+impl From<Lease> for KeptLease {
+    fn from(lease: Lease) -> Self {
+        Self {
+            incarnation: lease.incarnation,
+            claims: lease.claims,
+            frozen: false,
+        }
+    }
 }
 
 /// A child's cgroup, and how many kills for lack of memory it had counted before the child came.
@@ -64,6 +86,7 @@ impl Record {
             cgroup: None,
             notes: Vec::new(),
             exit: None,
+            lease: None,
         }
     }
 }

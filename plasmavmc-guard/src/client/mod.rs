@@ -13,7 +13,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use plasmavmc_types::VmId;
+use plasmavmc_types::{Epoch, VmId};
 use tokio::net::UnixDatagram;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -41,7 +41,7 @@ pub struct Client {
     posted: mpsc::Sender<Posted>,
 }
 
-/// The exits of children, from the moment of subscribing on.
+/// What happens to children without being ordered, from the moment of subscribing on: exits, and freezings.
 #[derive(Debug)]
 pub struct Events {
     events: mpsc::Receiver<Event>,
@@ -124,6 +124,20 @@ impl Client {
     pub async fn pidfd(&self, key: Key) -> Result<OwnedFd, CallError> {
         let (held, pidfd) = held(self.call(Order::Pidfd(key), Vec::new(), ANSWER_PATIENCE).await?)?;
         pidfd.ok_or_else(|| CallError::strange(&Answer::Held(held)))
+    }
+
+    /// Lets leased children execute until this moment, in milliseconds of CLOCK_BOOTTIME. What is frozen stays so.
+    pub async fn lease(&self, epoch: Epoch, until_boottime_ms: u64) -> Result<(), CallError> {
+        let order = Order::Lease {
+            epoch,
+            until_boottime_ms,
+        };
+        done(self.call(order, Vec::new(), ANSWER_PATIENCE).await?)
+    }
+
+    /// Lets a frozen child go on, if the deadline is ahead. One that is not frozen is no error.
+    pub async fn thaw(&self, key: Key) -> Result<Held, CallError> {
+        held(self.call(Order::Thaw(key), Vec::new(), ANSWER_PATIENCE).await?).map(|(held, _)| held)
     }
 
     /// Takes the place of an earlier subscription of this connection.

@@ -1,6 +1,9 @@
 //! What a guard that died left behind, sorted: processes that run are adopted, exits that were recorded are
 //! kept, everything else is stale and reported.
 //!
+//! What is leased was stopped by the kernel when its guard died, or should have been: it counts as frozen and
+//! is stopped at once, and no deadline is inherited.
+//!
 //! Must never happen: a process adopted that is not the record's, or one that lives called gone: its VM would be
 //! started a second time. Pid, start time and the VM's id on the command line have to agree, and all three are
 //! read while a pidfd holds the process. A process without memory of its own shows no command line, be it for
@@ -22,6 +25,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::MOST_CHILDREN;
 use super::child::{Child, State};
+use super::freezing;
 use crate::identity::CommandLine;
 use crate::journal::say;
 use crate::records::{self, Found, Record};
@@ -48,7 +52,8 @@ pub fn adopt(boot_id: &str) -> io::Result<Adopted> {
     for Found { name, record } in records::read_all()? {
         let key = record.as_ref().ok().map(|record| record.key);
         match record.and_then(|record| take_over(record, boot_id)) {
-            Ok(child) if adopted.children.len() < MOST_CHILDREN => {
+            Ok(mut child) if adopted.children.len() < MOST_CHILDREN => {
+                hold_still(&mut child);
                 say(&format!("adopts VM {} (pid {})", child.record.key.vm, child.record.pid));
                 adopted.children.insert(child.record.key.vm, child);
             }
@@ -84,7 +89,19 @@ fn take_over(record: Record, boot_id: &str) -> Result<Child, String> {
         record,
         state,
         kill_ordered: false,
+        superseded: false,
     })
+}
+
+/// A leased child that was let go after an earlier adoption is not stopped by the kernel: the parent whose death
+/// would have done it was another guard. So nothing is taken for granted.
+fn hold_still(child: &mut Child) {
+    if !child.is_leased() {
+        return;
+    }
+    child.set_frozen(true);
+    freezing::stop(child);
+    freezing::record(child);
 }
 
 /// A pidfd of the record's process, if it is still that process.

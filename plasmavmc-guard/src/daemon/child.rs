@@ -10,13 +10,15 @@ use super::clients::Asker;
 use crate::cgroup;
 use crate::launch::Launch;
 use crate::records::Record;
-use crate::wire::{Exit, ExitReason, Held, Phase, Refusal};
+use crate::wire::{Exit, ExitReason, Held, HeldLease, Phase, Refusal};
 
 #[derive(Debug)]
 pub struct Child {
     pub record: Record,
     pub state: State,
     pub kill_ordered: bool,
+    /// SIGKILL was sent on the proof of a higher claim.
+    pub superseded: bool,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,10 @@ impl Child {
                 (State::Ending { .. }, _) => Phase::Ending,
             },
             notes: self.record.notes.clone(),
+            lease: self.record.lease.as_ref().map(|lease| HeldLease {
+                incarnation: lease.incarnation,
+                frozen: lease.frozen,
+            }),
         }
     }
 
@@ -98,9 +104,44 @@ impl Child {
         matches!(self.state, State::Exited)
     }
 
+    /// Whether the deadline concerns it: it is leased, and not at its end.
+    pub fn is_leased(&self) -> bool {
+        self.record.lease.is_some() && !self.is_exited()
+    }
+
+    pub fn is_frozen(&self) -> bool {
+        self.record.lease.as_ref().is_some_and(|lease| lease.frozen) && !self.is_exited()
+    }
+
+    /// Whether it is leased and executes its program without being frozen.
+    pub fn is_freezable(&self) -> bool {
+        self.is_leased() && !self.is_frozen() && matches!(self.state, State::Running { .. } | State::Adopted { .. })
+    }
+
+    /// Notes that the guard froze it or let it go; means nothing to a child without a lease.
+    pub fn set_frozen(&mut self, frozen: bool) {
+        if let Some(lease) = &mut self.record.lease {
+            lease.frozen = frozen;
+        }
+    }
+
+    /// SIGSTOP. One that is stopped already stays so; one that is gone needs none.
+    pub fn stop(&self) -> Result<(), Errno> {
+        self.signal(Signal::STOP)
+    }
+
+    /// SIGCONT: only ever with the deadline ahead at this very moment.
+    pub fn go_on(&self) -> Result<(), Errno> {
+        self.signal(Signal::CONT)
+    }
+
     /// SIGKILL, to this process and no other. One that is gone already is what was wanted.
     pub fn kill(&self) -> Result<(), Errno> {
-        match self.pidfd().map(|pidfd| pidfd_send_signal(pidfd, Signal::KILL)) {
+        self.signal(Signal::KILL)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        match self.pidfd().map(|pidfd| pidfd_send_signal(pidfd, signal)) {
             None | Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
             Some(Err(errno)) => Err(errno),
         }
@@ -108,8 +149,11 @@ impl Child {
 
     /// Why the process ended, taking its status from the kernel. `None` if it has not.
     pub fn take_exit_reason(&self) -> Option<ExitReason> {
-        let unknown = ExitReason::Unknown {
-            kill_ordered: self.kill_ordered,
+        let unknown = match self.superseded {
+            true => ExitReason::Superseded,
+            false => ExitReason::Unknown {
+                kill_ordered: self.kill_ordered,
+            },
         };
         if matches!(self.state, State::Adopted { .. }) {
             return Some(unknown);
@@ -127,6 +171,9 @@ impl Child {
         }
         let signal = status.terminating_signal().unwrap_or_default();
         if signal == Signal::KILL.as_raw() {
+            if self.superseded {
+                return ExitReason::Superseded;
+            }
             if self.kill_ordered {
                 return ExitReason::KilledOnOrder;
             }

@@ -29,6 +29,7 @@ impl Guard {
             return;
         };
         child.record.exit = Some(Exit::now(reason));
+        child.set_frozen(false);
         child.state = State::Exited;
         // So that a guard after this one still knows. Without it that one calls the record stale.
         if let Err(error) = records::write(&child.record) {

@@ -1,21 +1,28 @@
 //! What one program of a guard leaves to the next: a description, and the descriptors it speaks of.
 //!
 //! The order of the descriptors: the description itself (a memory file, so its size has no limit of a
-//! packet), the lock, the listener, the pidfds of children that run, the clients' sockets.
+//! packet), the lock, the listener, the pidfds of children that run, the clients' sockets, the pidfds of
+//! readers of claims.
+//!
+//! It is the same boot and the same clock, so the deadline is handed over as it stands, and what is frozen in
+//! the children's records. A program that would not know what to do with them does not understand this version.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use plasmavmc_types::VmId;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use super::child::{Child, State};
+use super::claims::Readers;
 use super::clients::{Asker, Clients};
 use super::signals::Signals;
 use super::upgrade::{HANDOVER_VERSION, Upgrade};
 use super::{Guard, GuardError, Options, cannot};
+use crate::deadman::Deadman;
 use crate::launch::OriginalLimits;
 use crate::records::Record;
 use crate::standing;
@@ -36,6 +43,11 @@ struct Handover {
     stale: Vec<Stale>,
     children: Vec<HandedChild>,
     clients: Vec<HandedClient>,
+    #[serde(default)]
+    deadman: Deadman,
+    /// The VMs that a reader of claims is under way for.
+    #[serde(default)]
+    readers: Vec<VmId>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,6 +55,8 @@ struct HandedChild {
     record: Record,
     state: HandedState,
     kill_ordered: bool,
+    #[serde(default)]
+    superseded: bool,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -71,6 +85,7 @@ pub fn pack(guard: &Guard, program: &Path, asker: Option<Asker>) -> io::Result<O
             record: child.record.clone(),
             state,
             kill_ordered: child.kill_ordered,
+            superseded: child.superseded,
         });
     }
     // One that does not take what it is sent gets no further chance.
@@ -93,11 +108,14 @@ pub fn pack(guard: &Guard, program: &Path, asker: Option<Asker>) -> io::Result<O
         stale: guard.stale.clone(),
         children,
         clients: clients.collect(),
+        deadman: guard.deadman,
+        readers: guard.readers.iter().map(|(vm, _)| vm).collect(),
     };
     let description = describe(&handover)?;
     let mut descriptors = vec![description.as_fd(), guard.lock.as_fd(), guard.listener.as_fd()];
     descriptors.extend(pidfds);
     descriptors.extend(kept.iter().map(|(_, client)| client.socket.as_fd()));
+    descriptors.extend(guard.readers.iter().map(|(_, reader)| reader.pidfd()));
     enclose(&descriptors)
 }
 
@@ -173,6 +191,7 @@ pub fn unpack() -> Result<(Guard, Option<Asker>), GuardError> {
         record,
         state,
         kill_ordered,
+        superseded,
     } in handover.children
     {
         let state = match state {
@@ -184,6 +203,7 @@ pub fn unpack() -> Result<(Guard, Option<Asker>), GuardError> {
             record,
             state,
             kill_ordered,
+            superseded,
         };
         children.push((child.record.key.vm, child));
     }
@@ -192,6 +212,10 @@ pub fn unpack() -> Result<(Guard, Option<Asker>), GuardError> {
     for handed in handover.clients {
         let client = clients.insert(next()?, handed.subscribed);
         asker = asker.or(handed.asked.map(|number| Asker { client, number }));
+    }
+    let mut readers = Readers::default();
+    for vm in handover.readers {
+        readers.take_over(vm, next()?);
     }
     let guard = Guard {
         options: handover.options,
@@ -207,6 +231,9 @@ pub fn unpack() -> Result<(Guard, Option<Asker>), GuardError> {
         signals: Signals::receive().map_err(cannot("receive signals"))?,
         clients,
         children: children.into_iter().collect(),
+        deadman: handover.deadman,
+        next_tick_ms: 0,
+        readers,
         upgrade: Upgrade::Idle,
         ending: false,
     };

@@ -22,13 +22,17 @@
 //! QEMU may not start processes (its sandbox forbids it), so a stray process below a child is none of ours,
 //! and init reaps it. A child's exit status is asked for through its own pidfd alone, never for "any child".
 //!
-//! Leases belong here too: the deadline is one more timeout of this loop, freezing one more thing done to
-//! [`child::Child`] through its pidfd.
+//! A leased child that runs or was adopted is besides frozen or not; [`freezing`] draws that. The deadline is
+//! one more timeout of this loop, kept before and after everything that is served, and what proves to a frozen
+//! child that it is lost ([`claims`]) is one more kind of descriptor. A leased child begins its life with the
+//! deadline ahead: it is asked for when the order comes and again before "go".
 
 mod adoption;
 mod child;
+mod claims;
 mod clients;
 mod exits;
+mod freezing;
 mod handover;
 mod orders;
 mod signals;
@@ -39,13 +43,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use plasmavmc_types::VmId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::deadman::{Deadman, TICK_MS};
 use crate::journal::say;
 use crate::launch::OriginalLimits;
 use crate::records;
@@ -54,12 +59,13 @@ use crate::wire::Stale;
 use crate::wire::socket::{self, SOCKET_NAME};
 use crate::{identity, sys};
 use child::Child;
+use claims::Readers;
 use clients::{ClientId, Clients, Incoming};
 use signals::Signals;
 use upgrade::Upgrade;
 
 pub use crate::records::FolderError;
-pub use upgrade::{CAN_RESUME, CHECK_COMMAND, HANDOVER_VERSION, RESUME_COMMAND};
+pub use upgrade::{CAN_RESUME, CHECK_COMMAND, RESUME_COMMAND, can_resume};
 
 /// The most children one guard holds.
 pub const MOST_CHILDREN: usize = 512;
@@ -109,6 +115,10 @@ pub struct Guard {
     signals: Signals,
     clients: Clients,
     children: BTreeMap<VmId, Child>,
+    deadman: Deadman,
+    /// When what is frozen is stopped again.
+    next_tick_ms: u64,
+    readers: Readers,
     upgrade: Upgrade,
     ending: bool,
 }
@@ -122,6 +132,8 @@ enum Source {
     Client(ClientId),
     Launch(VmId),
     Process(VmId),
+    ReaderOutput(VmId),
+    Reader(VmId),
 }
 
 impl Guard {
@@ -152,6 +164,9 @@ impl Guard {
             signals,
             clients: Clients::default(),
             children: adopted.children,
+            deadman: Deadman::default(),
+            next_tick_ms: 0,
+            readers: Readers::default(),
             upgrade: Upgrade::Idle,
             ending: false,
         })
@@ -160,10 +175,14 @@ impl Guard {
     /// Serves until it is told to end. What still runs then goes on.
     pub fn run(&mut self) -> Result<(), GuardError> {
         while !self.ending {
-            for (source, flags) in self.wait().map_err(cannot("wait for descriptors"))? {
+            let ready = self.wait().map_err(cannot("wait for descriptors"))?;
+            self.keep_deadline();
+            for (source, flags) in ready {
                 self.serve(source, flags);
+                self.keep_deadline();
             }
             self.end_slow_launches(Instant::now());
+            self.tend_readers();
             self.advance_upgrade(Instant::now());
         }
         // The next guard replaces it anyway.
@@ -199,6 +218,12 @@ impl Guard {
                 watch(Source::Process(*vm), pidfd.as_fd(), PollFlags::IN);
             }
         }
+        for (vm, reader) in self.readers.iter() {
+            watch(Source::Reader(vm), reader.pidfd(), PollFlags::IN);
+            if let Some(output) = reader.output() {
+                watch(Source::ReaderOutput(vm), output, PollFlags::IN);
+            }
+        }
         let mut polled: Vec<PollFd<'_>> = watched
             .iter()
             .map(|(_, descriptor, flags)| PollFd::from_borrowed_fd(*descriptor, *flags))
@@ -218,7 +243,12 @@ impl Guard {
     fn until_next_deadline(&self, now: Instant) -> Option<Timespec> {
         let launches = self.children.values().filter_map(|child| child.launch());
         let deadlines = launches.map(|launch| launch.deadline).chain(self.upgrade.deadline());
-        let next = deadlines.min()?.saturating_duration_since(now);
+        let next = deadlines.min().map(|next| next.saturating_duration_since(now));
+        let now_ms = freezing::now_ms();
+        let leases = [self.until_next_tick(now_ms), self.until_claims_are_due(now_ms)];
+        // What is left of the lease is looked at while an upgrade is due.
+        let look = self.upgrade.is_due().then_some(Duration::from_millis(TICK_MS));
+        let next = leases.into_iter().chain([next, look]).flatten().min()?;
         Some(Timespec {
             tv_sec: i64::try_from(next.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: next.subsec_nanos().into(),
@@ -232,6 +262,8 @@ impl Guard {
             Source::Candidate => self.serve_candidate(),
             Source::Launch(vm) => self.advance_launch(vm),
             Source::Process(vm) => self.notice_exit(vm),
+            Source::ReaderOutput(vm) => self.hear_reader(vm),
+            Source::Reader(vm) => self.bury_reader(vm),
             Source::Client(id) => {
                 if flags.contains(PollFlags::OUT) {
                     self.clients.flush(id);

@@ -8,7 +8,7 @@ use plasmavmc_types::VmId;
 use super::Guard;
 use super::child::Child;
 use super::clients::Asker;
-use crate::wire::{Answer, Held, Key, LIST_PAGE, Order, Refusal, Status};
+use crate::wire::{Answer, Held, Key, LIST_PAGE, LeaseStatus, Order, Refusal, Status};
 
 /// What an order led to, if it is known already.
 type Outcome = Result<Option<(Answer, Option<OwnedFd>)>, Refusal>;
@@ -34,6 +34,13 @@ impl Guard {
                 self.clients.subscribe(asker.client);
                 at_once(Answer::Done)
             }
+            Order::Lease {
+                epoch,
+                until_boottime_ms,
+            } => self
+                .extend_lease(epoch, until_boottime_ms)
+                .and_then(|()| at_once(Answer::Done)),
+            Order::Thaw(key) => self.thaw(key).and_then(|held| at_once(Answer::Held(held))),
             Order::Upgrade { program } => self.order_upgrade(asker, program),
             Order::Stop { leave_running } => self.stop(leave_running),
         };
@@ -65,6 +72,12 @@ impl Guard {
             memory_not_locked: self.standing.memory_not_locked.clone(),
             not_realtime: self.standing.not_realtime.clone(),
             stale: self.stale.clone(),
+            lease: self.deadman.epoch().map(|epoch| LeaseStatus {
+                epoch,
+                until_boottime_ms: self.deadman.until_ms(),
+            }),
+            leased: self.children.values().filter(|child| child.is_leased()).count(),
+            frozen: self.children.values().filter(|child| child.is_frozen()).count(),
         }
     }
 

@@ -10,7 +10,7 @@ use super::child::{Child, State};
 use super::clients::Asker;
 use super::{Guard, MOST_CHILDREN};
 use crate::launch::{self, Failure, PATIENCE, Prepared, Progress, Started};
-use crate::records::{self, Record};
+use crate::records::{self, KeptLease, Record};
 use crate::wire::{Answer, Held, Phase, Refusal, SpawnOrder};
 use crate::{identity, journal};
 
@@ -55,7 +55,11 @@ impl Guard {
         if !problems.is_empty() {
             return Err(Refusal::Invalid { problems });
         }
+        if order.lease.is_some() {
+            self.require_lease()?;
+        }
         let key = order.key;
+        let lease = order.lease.clone().map(KeptLease::from);
         // The program as it runs now, also when another lies at its path by now.
         let itself = Path::new("/proc/self/exe");
         let Started { pid, pidfd, launch } = launch::start(itself, order, descriptors, self.limits, Instant::now())?;
@@ -70,10 +74,13 @@ impl Guard {
                 (0, State::Ending { pidfd, refusal, asker })
             }
         };
+        let mut record = Record::new(&self.boot_id, key, pid, start_ticks);
+        record.lease = lease;
         let child = Child {
-            record: Record::new(&self.boot_id, key, pid, start_ticks),
+            record,
             state,
             kill_ordered: false,
+            superseded: false,
         };
         self.children.insert(vm, child);
         Ok(None)
@@ -108,7 +115,12 @@ impl Guard {
         let written = records::write(&child.record).map_err(|error| Refusal::Records {
             problem: error.to_string(),
         });
-        let going = written.and_then(|()| match child.launch() {
+        // The lease may have run out while the launcher worked; what must not execute is not begun.
+        let permitted = written.and_then(|()| match child.is_leased() {
+            true => self.require_lease(),
+            false => Ok(()),
+        });
+        let going = permitted.and_then(|()| match child.launch() {
             Some(launch) => launch.go().map_err(Refusal::from),
             None => Ok(()),
         });

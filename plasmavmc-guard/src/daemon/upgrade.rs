@@ -27,23 +27,35 @@ use super::child::{Child, Reaped, reap};
 use super::clients::Asker;
 use super::handover;
 use super::signals::MEANINGFUL;
-use super::{Guard, GuardError};
+use super::{Guard, GuardError, freezing};
 use crate::journal::say;
 use crate::sys;
 use crate::wire::{Answer, Refusal};
 
-/// The version of what one program hands to the next.
-pub const HANDOVER_VERSION: u32 = 1;
+/// The version of what one program hands to the next: 2 since there are leases, which a program that knows none
+/// must not take over.
+pub const HANDOVER_VERSION: u32 = 2;
+const OLDEST_UNDERSTOOD: u32 = 1;
 /// `plasmavmc-guard can-resume VERSION` ends with [`CAN_RESUME`] if it understands that version.
 pub const CHECK_COMMAND: &str = "can-resume";
 /// Not 0, with which any program may end that knows nothing of this.
 pub const CAN_RESUME: u8 = 113;
+/// Whether this program understands the handover of that version.
+pub fn can_resume(version: &str) -> bool {
+    version
+        .parse()
+        .is_ok_and(|version| (OLDEST_UNDERSTOOD..=HANDOVER_VERSION).contains(&version))
+}
+
 /// What the new program is executed with.
 pub const RESUME_COMMAND: &str = "resume";
 
 const CHECK_PATIENCE: Duration = Duration::from_secs(5);
 /// Longer than a launch may take.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(12);
+/// Orders wait while a launch settles, also those that extend the lease. With less than this of it left they are
+/// served: better no new program than children frozen for it.
+const LEAST_LEASE_MS: u64 = 1500;
 
 #[derive(Debug)]
 pub enum Upgrade {
@@ -151,11 +163,17 @@ impl Guard {
                 self.refuse_upgrade(wanted.asker, "its check took too long".to_owned());
             }
             Upgrade::Due { wanted, .. } if settled => self.replace_program(&wanted),
-            Upgrade::Due { wanted, .. } if is_late => {
+            Upgrade::Due { wanted, .. } if is_late || self.lease_runs_short() => {
                 self.refuse_upgrade(wanted.asker, "a launch under way does not end".to_owned());
             }
             other => self.upgrade = other,
         }
+    }
+
+    fn lease_runs_short(&self) -> bool {
+        let ahead_ms = self.deadman.until_ms().saturating_sub(freezing::now_ms());
+        // When it is over already there is nothing to lose.
+        (1..LEAST_LEASE_MS).contains(&ahead_ms) && self.children.values().any(Child::is_leased)
     }
 
     fn replace_program(&mut self, wanted: &Wanted) {

@@ -11,14 +11,15 @@ pub(crate) mod order;
 mod refusal;
 pub mod socket;
 
-use plasmavmc_types::{AttemptId, VmId};
+use plasmavmc_types::{AttemptId, Epoch, Incarnation, VmId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use order::{Cgroup, DeathSignal, Output, Owner, SpawnOrder};
+pub use order::{Cgroup, DeathSignal, Lease, Output, Owner, SpawnOrder};
 pub use refusal::{Refusal, Step};
 
-/// The version of everything in this module.
+/// The version of everything in this module. It stays while the packets of older releases can still be read;
+/// what came later is left out where it says nothing.
 pub const VERSION: u32 = 1;
 /// The longest packet. Command lines of QEMU are far below 10 KiB.
 pub const MAX_PACKET_BYTES: usize = 96 * 1024;
@@ -50,8 +51,16 @@ pub enum Order {
     Collect(Key),
     /// A pidfd of the child comes with the answer, [`Answer::Held`].
     Pidfd(Key),
-    /// From the answer on, every exit is told as an [`Event`]. Subscribe first, then list: nothing is missed.
+    /// From the answer on, every exit and every freezing is told as an [`Event`]. Subscribe first, then list:
+    /// nothing is missed.
     Subscribe,
+    /// Leased children may execute until this moment, in milliseconds of CLOCK_BOOTTIME; the word of the session
+    /// with this epoch. A higher epoch replaces the deadline, the same one only ever moves it on, a lower one is
+    /// refused. It thaws nothing. Answered by [`Answer::Done`].
+    Lease { epoch: Epoch, until_boottime_ms: u64 },
+    /// Let a frozen child go on, if the deadline is ahead at that moment; answered by [`Answer::Held`], also for
+    /// a child that is not frozen.
+    Thaw(Key),
     /// Replace the guard's program in place. Answered by [`Answer::Done`], from the new program.
     Upgrade { program: Option<String> },
     /// End the guard. Refused while it holds children that run, unless they are to be left running.
@@ -74,6 +83,8 @@ pub enum Answer {
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     Exited(Held),
+    /// The guard stopped it: the deadline passed. Only an [`Order::Thaw`] lets it go on.
+    Frozen(Held),
 }
 
 /// A packet to a client.
@@ -105,6 +116,17 @@ pub struct Held {
     pub phase: Phase,
     /// What was asked for and could not be had on this host, as sentences.
     pub notes: Vec<String>,
+    /// Absent for a child that the deadline does not concern.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<HeldLease>,
+}
+
+/// What the lease means to a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldLease {
+    pub incarnation: Incarnation,
+    /// The guard stopped it and keeps it so, whatever became of the deadline since.
+    pub frozen: bool,
 }
 
 /// Where a child is in its life; see the diagram in [`crate::daemon`].
@@ -152,6 +174,9 @@ pub enum ExitReason {
     KilledOnOrder,
     /// SIGKILL, and the child's own cgroup counts a kill for lack of memory.
     OutOfMemory,
+    /// The guard had sent SIGKILL, because it read a claim of a higher incarnation than this frozen child's:
+    /// the VM is another host's.
+    Superseded,
     /// It was adopted: the kernel tells its status to the parent it had, and that one is dead.
     Unknown {
         kill_ordered: bool,
@@ -175,6 +200,22 @@ pub struct Status {
     pub not_realtime: Option<String>,
     /// Records found at the start that fitted no process, the latest last.
     pub stale: Vec<Stale>,
+    /// The latest lease; `None` before the first one that came to this guard.
+    #[serde(default)]
+    pub lease: Option<LeaseStatus>,
+    /// How many children that live are leased,
+    #[serde(default)]
+    pub leased: usize,
+    /// and how many of those are frozen.
+    #[serde(default)]
+    pub frozen: usize,
+}
+
+/// Until when leased children may execute, and by the word of which session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    pub epoch: Epoch,
+    pub until_boottime_ms: u64,
 }
 
 /// A record that a guard found when it started, and dropped.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use plasmavmc_types::Incarnation;
 use serde::{Deserialize, Serialize};
 
 use super::{Key, MAX_DESCRIPTORS};
@@ -10,6 +11,10 @@ use super::{Key, MAX_DESCRIPTORS};
 const LOWEST_NUMBER: i32 = 3;
 /// ...to here; above it the launching process keeps its own.
 pub(crate) const HIGHEST_NUMBER: i32 = 255;
+/// A VM has a claims folder in each pool its disks lie in.
+const MOST_CLAIMS: usize = 64;
+/// They are kept in the child's record, whose length is bounded.
+const MOST_CLAIMS_BYTES: usize = 8 * 1024;
 
 /// A process to run. Besides what is named here it has an own session, standard input from /dev/null, core
 /// dumps off, no new privileges, no signal held back, and no other descriptor.
@@ -38,6 +43,21 @@ pub struct SpawnOrder {
     pub oom_score_adj: i16,
     /// What happens to it when the guard dies.
     pub death_signal: Option<DeathSignal>,
+    /// It may execute only while the guard's deadline is ahead. Left out where absent: a guard that knows no
+    /// leases takes the order then, and refuses one that it could not keep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+}
+
+/// That a child could be started elsewhere once its host's lease is over. Its death signal has to be
+/// [`DeathSignal::Stop`], and its cgroup, if it has one, its own: all of that is frozen with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    pub incarnation: Incarnation,
+    /// The VM's claims folders (`<vm>.claims`) in shared pools, as absolute paths. While it is frozen, a file
+    /// there named by a higher incarnation is the proof on which the guard kills it.
+    pub claims: Vec<String>,
 }
 
 /// Where standard output and error go.
@@ -95,6 +115,7 @@ impl SpawnOrder {
             cgroup: None,
             oom_score_adj: 0,
             death_signal: None,
+            lease: None,
         }
     }
 
@@ -109,6 +130,9 @@ impl SpawnOrder {
         self.check_paths(&mut problems);
         self.check_words(&mut problems);
         self.check_descriptors(&mut problems);
+        if let Some(lease) = &self.lease {
+            self.check_lease(lease, &mut problems);
+        }
         if let Some(owner) = &self.owner {
             let ids = [owner.uid, owner.gid].into_iter().chain(owner.groups.iter().copied());
             if ids.into_iter().any(|id| id == u32::MAX) {
@@ -124,6 +148,27 @@ impl SpawnOrder {
             problems.push(format!("cgroup.cpu_weight {weight} is not in 1..=10000"));
         }
         problems
+    }
+
+    fn check_lease(&self, lease: &Lease, problems: &mut Vec<String>) {
+        if self.death_signal != Some(DeathSignal::Stop) {
+            problems.push("lease: the death signal has to be `stop`, or it runs on when the guard dies".to_owned());
+        }
+        for folder in &lease.claims {
+            if !folder.starts_with('/') {
+                problems.push(format!("lease.claims {folder:?} is not absolute"));
+            }
+            if folder.contains('\0') {
+                problems.push(format!("lease.claims {folder:?} contains a zero byte"));
+            }
+        }
+        let bytes: usize = lease.claims.iter().map(String::len).sum();
+        if lease.claims.len() > MOST_CLAIMS || bytes > MOST_CLAIMS_BYTES {
+            problems.push(format!(
+                "lease.claims: {} folders of {bytes} bytes are more than {MOST_CLAIMS} of {MOST_CLAIMS_BYTES}",
+                lease.claims.len()
+            ));
+        }
     }
 
     fn check_paths(&self, problems: &mut Vec<String>) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use plasmavmc_types::Epoch;
 use serde::{Deserialize, Serialize};
 
 use super::{Held, Key};
@@ -45,6 +46,10 @@ pub enum Refusal {
     StillHolding { children: usize },
     #[error("the guard's program was not replaced and goes on: {problem}")]
     NotUpgraded { problem: String },
+    #[error("the lease is of an earlier session: the guard holds one of epoch {held}")]
+    StaleEpoch { held: Epoch },
+    #[error("the lease has been over for {over_for_ms} ms: extend it first")]
+    LeaseOver { over_for_ms: u64 },
     #[error("the guard is replacing its program: try again")]
     Upgrading,
     #[error("the guard failed: {problem}")]

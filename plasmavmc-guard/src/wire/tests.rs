@@ -1,3 +1,4 @@
+use plasmavmc_types::{Epoch, Incarnation};
 use uuid::Uuid;
 
 use super::*;
@@ -15,12 +16,28 @@ fn order() -> SpawnOrder {
     order
 }
 
+fn leased() -> SpawnOrder {
+    let mut order = order();
+    order.death_signal = Some(DeathSignal::Stop);
+    order.lease = Some(Lease {
+        incarnation: Incarnation::from_raw(3),
+        claims: vec!["/pool/7.claims".to_owned()],
+    });
+    order
+}
+
 #[test]
 fn messages_come_back_as_they_were_sent() {
     let orders = [
         Order::Status,
         Order::List { after: Some(key().vm) },
         Order::Spawn(Box::new(order())),
+        Order::Spawn(Box::new(leased())),
+        Order::Lease {
+            epoch: Epoch::FIRST,
+            until_boottime_ms: 4000,
+        },
+        Order::Thaw(key()),
         Order::Upgrade { program: None },
         Order::Stop { leave_running: true },
     ];
@@ -41,6 +58,65 @@ fn version_1_is_written_like_this() {
     });
     let expected = r#"{"v":1,"m":{"number":5,"order":{"kill":{"vm":"00000000-0000-0000-0000-000000000007","attempt":"00000000-0000-0000-0000-000000000008"}}}}"#;
     assert_eq!(String::from_utf8_lossy(&sent.expect("encodes")), expected);
+}
+
+/// A release before leases sends and expects these.
+#[test]
+fn packets_without_leases_are_as_they_were() {
+    let sent = encode(&order()).expect("encodes");
+    assert!(!String::from_utf8_lossy(&sent).contains("lease"));
+    assert_eq!(decode::<SpawnOrder>(&sent).expect("decodes"), order());
+    let held = r#"{"key":{"vm":"00000000-0000-0000-0000-000000000007","attempt":"00000000-0000-0000-0000-000000000008"},"pid":5,"start_ticks":6,"phase":"running","notes":[]}"#;
+    let read: Held = serde_json::from_str(held).expect("decodes");
+    assert_eq!(
+        (read.lease, serde_json::to_string(&read).expect("encodes")),
+        (None, held.to_owned())
+    );
+    let status = r#"{"pid":5,"version":"0","upgrades":0,"last_upgrade_problem":null,"children":0,"clients":1,"memory_not_locked":null,"not_realtime":null,"stale":[]}"#;
+    let read: Status = serde_json::from_str(status).expect("decodes");
+    assert_eq!((read.lease, read.leased, read.frozen), (None, 0, 0));
+}
+
+#[test]
+fn leases_are_written_like_this() {
+    let written = serde_json::to_string(&Order::Lease {
+        epoch: Epoch::from_raw(2),
+        until_boottime_ms: 4000,
+    });
+    assert_eq!(
+        written.expect("encodes"),
+        r#"{"lease":{"epoch":2,"until_boottime_ms":4000}}"#
+    );
+    let written = serde_json::to_string(&leased()).expect("encodes");
+    let expected = r#""death_signal":"stop","lease":{"incarnation":3,"claims":["/pool/7.claims"]}}"#;
+    assert!(written.ends_with(expected), "{written}");
+}
+
+#[test]
+fn everything_wrong_with_a_lease_is_named() {
+    type Break = fn(&mut SpawnOrder);
+    let cases: [(Break, &str); 6] = [
+        (|order| order.death_signal = None, "has to be `stop`"),
+        (|order| order.death_signal = Some(DeathSignal::Kill), "has to be `stop`"),
+        (|order| claims(order).push("pool".into()), "\"pool\" is not absolute"),
+        (|order| claims(order).push("/a\0b".into()), "contains a zero byte"),
+        (|order| *claims(order) = vec!["/a".into(); 65], "65 folders"),
+        (
+            |order| claims(order).push(format!("/{}", "a".repeat(8192))),
+            "8207 bytes",
+        ),
+    ];
+    assert_eq!(leased().problems(), Vec::<String>::new());
+    for (break_it, expected) in cases {
+        let mut order = leased();
+        break_it(&mut order);
+        let problems = order.problems().join("; ");
+        assert!(problems.contains(expected), "{problems:?} does not say {expected:?}");
+    }
+}
+
+fn claims(order: &mut SpawnOrder) -> &mut Vec<String> {
+    &mut order.lease.as_mut().expect("a lease").claims
 }
 
 #[test]

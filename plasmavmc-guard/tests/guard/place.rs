@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use plasmavmc_guard::client::{Client, Events};
-use plasmavmc_guard::wire::{Event, Exit, Held, Key, Phase, SpawnOrder};
-use plasmavmc_types::{AttemptId, VmId};
+use plasmavmc_guard::wire::{DeathSignal, Event, Exit, Held, Key, Lease, Phase, SpawnOrder};
+use plasmavmc_types::{AttemptId, Incarnation, VmId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
@@ -129,6 +129,22 @@ impl Place {
         Obedient { order, pipe }
     }
 
+    /// As [`Self::obedient`], and leased.
+    pub fn leased(&self, incarnation: u64, claims: &[&Path]) -> Obedient {
+        let mut obedient = self.obedient();
+        lease(&mut obedient.order, incarnation, claims);
+        obedient
+    }
+
+    /// A leased child that notes all the time that it executes.
+    pub fn beating(&self) -> Beating {
+        let script = "while :; do read up rest < /proc/uptime; echo $up >> $0.beats; sleep 0.01; done";
+        let mut order = self.script(script);
+        lease(&mut order, 1, &[]);
+        let beats = self.path().join(format!("{}.beats", order.key.vm));
+        Beating { order, beats }
+    }
+
     /// An order for a shell that runs a script; `$0` is the VM's id.
     pub fn script(&self, script: &str) -> SpawnOrder {
         let key = new_key();
@@ -176,6 +192,34 @@ pub fn processes_naming(text: &str) -> Vec<Pid> {
     })
     .filter_map(Pid::from_raw)
     .collect()
+}
+
+fn lease(order: &mut SpawnOrder, incarnation: u64, claims: &[&Path]) {
+    order.death_signal = Some(DeathSignal::Stop);
+    order.lease = Some(Lease {
+        incarnation: Incarnation::from_raw(incarnation),
+        claims: claims.iter().map(|folder| folder.display().to_string()).collect(),
+    });
+}
+
+pub struct Beating {
+    pub order: SpawnOrder,
+    beats: PathBuf,
+}
+
+impl Beating {
+    /// When it last executed, on the clock of deadlines, to a hundredth of a second; 0 if never.
+    pub fn last_ms(&self) -> u64 {
+        let beats = std::fs::read_to_string(&self.beats).unwrap_or_default();
+        let complete = beats.rsplit_once('\n').map_or("", |(complete, _)| complete);
+        let last = complete.lines().last().unwrap_or("0.00");
+        last.replace('.', "").parse::<u64>().expect("a time") * 10
+    }
+
+    /// Waits until it executes at or after this moment.
+    pub async fn beats_at(&self, moment_ms: u64) {
+        eventually("it executes", async || (self.last_ms() >= moment_ms).then_some(())).await;
+    }
 }
 
 pub struct Obedient {
@@ -236,12 +280,34 @@ pub fn ends_soon(pidfd: &OwnedFd) -> bool {
 
 /// The next exit that is told of.
 pub async fn next_exit(events: &mut Events) -> (Held, Exit) {
-    let event = timeout(SOON, events.next()).await.expect("an event in time");
-    let Event::Exited(held) = event.expect("a subscription");
+    let held = loop {
+        match next_event(events).await {
+            Event::Exited(held) => break held,
+            Event::Frozen(_) => {}
+        }
+    };
     let Phase::Exited(exit) = held.phase.clone() else {
         panic!("an exit is told of a child that runs: {held:?}");
     };
     (held, exit)
+}
+
+pub async fn next_event(events: &mut Events) -> Event {
+    let event = timeout(SOON, events.next()).await.expect("an event in time");
+    event.expect("a subscription")
+}
+
+/// The state of a process as the kernel names it: `T` is stopped.
+pub fn state(pid: i32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    after_name.chars().next()
+}
+
+/// The clock of deadlines.
+pub fn boottime_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(now.tv_sec * 1000 + now.tv_nsec / 1_000_000).expect("after the boot")
 }
 
 /// Looks again and again until what is looked for is there. For conditions that nothing tells of.

@@ -11,6 +11,7 @@ use plasmavmc_guard::wire::{Cgroup, DeathSignal, ExitReason, Output, Owner, Phas
 use rustix::fs::FlockOperation;
 use rustix::process::Signal;
 
+use crate::cgroups::{TestCgroup, writable_cgroup};
 use crate::place::{Place, next_exit, processes_naming};
 
 /// Runs a script to its end; returns its exit reason and what it wrote.
@@ -306,7 +307,7 @@ async fn a_launch_that_hangs_delays_nobody_and_ends_with_a_reason() {
     let mut order = place.script("echo > executed");
     let vm = order.key.vm.to_string();
     order.cgroup = Some(Cgroup {
-        folder: frozen.0.clone(),
+        folder: frozen.folder(),
         cpu_weight: None,
         memory_max: None,
     });
@@ -337,38 +338,4 @@ async fn a_launch_that_hangs_delays_nobody_and_ends_with_a_reason() {
     assert_eq!(processes_naming(&vm), []);
     assert!(!fs::exists(place.path().join("executed")).expect("a look"));
     assert!(frozen.is_gone_or_empty());
-}
-
-/// A cgroup that goes away with the test, also with one that fails. Made before the place, so dropped after it.
-struct TestCgroup(String);
-
-impl TestCgroup {
-    fn frozen(root: &str) -> Self {
-        let folder = format!("{root}/plasmavmc-test-{}", crate::place::new_key().vm);
-        fs::create_dir(&folder).expect("a cgroup");
-        let cgroup = Self(folder);
-        fs::write(format!("{}/cgroup.freeze", cgroup.0), "1").expect("frozen");
-        cgroup
-    }
-
-    fn is_gone_or_empty(&self) -> bool {
-        fs::read_to_string(format!("{}/cgroup.procs", self.0)).map_or(true, |processes| processes.is_empty())
-    }
-}
-
-impl Drop for TestCgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
-fn writable_cgroup() -> Option<String> {
-    ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
-        .into_iter()
-        .map(str::to_owned)
-        .find(|root| {
-            let probe = format!("{root}/plasmavmc-test-probe-{}", std::process::id());
-            let made = fs::exists(format!("{root}/cgroup.procs")).unwrap_or(false) && fs::create_dir(&probe).is_ok();
-            made && fs::remove_dir(probe).is_ok()
-        })
 }

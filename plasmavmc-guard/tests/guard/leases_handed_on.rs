@@ -1,0 +1,121 @@
+//! What is leased, when its guard dies or becomes another program.
+
+use plasmavmc_guard::client::CallError;
+use plasmavmc_guard::wire::{Event, ExitReason, Phase, Refusal};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::leases::{is_going, is_stopped, lease_for};
+use crate::place::{Place, boottime_ms, next_event, next_exit, state};
+
+#[tokio::test]
+async fn a_guards_death_stops_what_is_leased_and_the_next_one_keeps_it_so() {
+    let mut place = Place::with_guard();
+    let client = place.client();
+    lease_for(&client, 60_000).await;
+    let (leased, other) = (place.beating(), place.obedient());
+    let held = client.spawn(leased.order.clone(), &[]).await.expect("spawned");
+    let unleased = client.spawn(other.order.clone(), &[]).await.expect("spawned");
+    leased.beats_at(boottime_ms()).await;
+    place.kill_guard();
+    // By the kernel alone.
+    is_stopped(held.pid).await;
+    assert_ne!(state(unleased.pid), Some('T'));
+    // Even where the kernel missed it, or somebody meddled meanwhile.
+    kill_process(Pid::from_raw(held.pid).expect("a pid"), Signal::CONT).expect("SIGCONT");
+    is_going(held.pid).await;
+
+    place.start_guard(&[]);
+    is_stopped(held.pid).await;
+    let client = place.client();
+    let mut events = client.subscribe().await.expect("a subscription");
+    let status = client.status().await.expect("a status");
+    assert_eq!((status.lease, status.leased, status.frozen), (None, 1, 1));
+    let list = client.list().await.expect("a list");
+    let adopted = list.iter().find(|child| child.key == held.key).expect("it is held");
+    let lease = adopted.lease.expect("it is leased");
+    assert_eq!((&adopted.phase, lease.frozen), (&Phase::Adopted, true));
+    let refused = client.thaw(held.key).await;
+    assert!(
+        matches!(refused, Err(CallError::Refused(Refusal::LeaseOver { .. }))),
+        "{refused:?}"
+    );
+    other.exit(0);
+    let unknown = ExitReason::Unknown { kill_ordered: false };
+    assert_eq!(next_exit(&mut events).await.1.reason, unknown);
+
+    let until_ms = lease_for(&client, 800).await;
+    client.thaw(held.key).await.expect("thawed");
+    leased.beats_at(boottime_ms()).await;
+    // The deadline holds for what was adopted, too.
+    let event = next_event(&mut events).await;
+    assert!(
+        matches!(&event, Event::Frozen(frozen) if frozen.key == held.key),
+        "{event:?}"
+    );
+    is_stopped(held.pid).await;
+    let last_ms = leased.last_ms();
+    assert!(last_ms < until_ms + 150, "{} ms late", last_ms - until_ms);
+    client.kill(held.key).await.expect("killed");
+    let unknown = ExitReason::Unknown { kill_ordered: true };
+    assert_eq!(next_exit(&mut events).await.1.reason, unknown);
+}
+
+#[tokio::test]
+async fn the_record_tells_what_is_leased_and_what_is_frozen() {
+    let mut place = Place::with_guard();
+    let client = place.client();
+    let mut events = client.subscribe().await.expect("a subscription");
+    lease_for(&client, 400).await;
+    let claims = place.path().join("7.claims");
+    let child = place.leased(7, &[&claims]);
+    client.spawn(child.order.clone(), &[]).await.expect("spawned");
+    let path = place.folder().join(format!("children/{}.json", child.key().vm));
+    let record = || -> Value { serde_json::from_slice(&std::fs::read(&path).expect("a record")).expect("JSON") };
+    let expected = |frozen| serde_json::json!({"incarnation": 7, "claims": [claims], "frozen": frozen});
+    assert_eq!(record()["lease"], expected(false));
+    next_event(&mut events).await;
+    assert_eq!(record()["lease"], expected(true));
+    // One that a release without leases wrote is of a child that the deadline does not concern.
+    place.kill_guard();
+    let mut old = record();
+    old.as_object_mut().expect("an object").remove("lease");
+    std::fs::write(&path, old.to_string()).expect("written");
+    place.start_guard(&[]);
+    let list = place.client().list().await.expect("a list");
+    assert_eq!((list.len(), list[0].lease), (1, None));
+}
+
+#[tokio::test]
+async fn a_new_program_keeps_the_deadline_and_what_is_frozen() {
+    let place = Place::with_guard();
+    let client = place.client();
+    let mut events = client.subscribe().await.expect("a subscription");
+    let until_ms = lease_for(&client, 1500).await;
+    let child = place.beating();
+    let held = client.spawn(child.order.clone(), &[]).await.expect("spawned");
+    let before = client.status().await.expect("a status").lease;
+    client.upgrade(None).await.expect("upgraded");
+    assert_eq!(client.status().await.expect("a status").lease, before);
+    child.beats_at(boottime_ms()).await;
+    let event = next_event(&mut events).await;
+    assert!(matches!(event, Event::Frozen(_)), "{event:?}");
+    let now_ms = boottime_ms();
+    assert!(now_ms >= until_ms, "it stopped {} ms too early", until_ms - now_ms);
+    is_stopped(held.pid).await;
+    let last_ms = child.last_ms();
+    assert!(last_ms < until_ms + 150, "{} ms late", last_ms - until_ms);
+
+    client.upgrade(None).await.expect("upgraded");
+    let status = client.status().await.expect("a status");
+    assert_eq!((status.upgrades, status.leased, status.frozen), (2, 1, 1));
+    let sent_ms = boottime_ms();
+    kill_process(Pid::from_raw(held.pid).expect("a pid"), Signal::CONT).expect("SIGCONT");
+    child.beats_at(sent_ms - sent_ms % 10).await;
+    is_stopped(held.pid).await;
+    lease_for(&client, 60_000).await;
+    client.thaw(held.key).await.expect("thawed");
+    client.upgrade(None).await.expect("upgraded");
+    child.beats_at(boottime_ms()).await;
+    assert_eq!(client.status().await.expect("a status").frozen, 0);
+}
