@@ -55,6 +55,17 @@ pub fn gap_ms(timings: &Timings) -> u64 {
     2 * timings.beat_ms
 }
 
+/// How much later than others a guard may act that is not scheduled first, or whose memory may be swapped out.
+const UNPUNCTUAL_MS: u64 = 2000;
+
+/// So much sooner than its lease says does a host hold still: what its guard may be late, as far as the time between
+/// freezing and fencing does not cover it.
+pub fn early_ms(timings: &Timings, is_punctual: bool) -> u64 {
+    let lateness_ms = if is_punctual { 0 } else { UNPUNCTUAL_MS };
+    let needed_ms = (timings.freeze_after_ms / 4).max(1000) + lateness_ms;
+    needed_ms.saturating_sub(timings.failover_after_ms.saturating_sub(timings.freeze_after_ms))
+}
+
 /// How old the word of a majority may be.
 fn fresh_ms(timings: &Timings) -> u64 {
     timings.beat_ms

@@ -15,7 +15,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use plasmavmc_guard::client::{CallError, Client, EnsureError, ensure_running};
+use plasmavmc_guard::client::{CallError, Client, EnsureError, Events, ensure_running};
 use plasmavmc_guard::wire::{ExitReason, Held, Key, Phase, Refusal, SpawnOrder};
 use tokio::net::unix::pipe;
 use tokio::sync::Mutex;
@@ -147,6 +147,20 @@ impl Keeper {
             Err(error) if matches!(error.refusal(), Some(Refusal::Unknown { .. })) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Lets a process run again that the guard stopped, if the guard finds the deadline ahead.
+    pub async fn thaw(&self, key: Key) -> Result<(), KeeperError> {
+        let thawed = self.in_time(PATIENCE, |client| async move { client.thaw(key).await });
+        thawed.await.map(drop)
+    }
+
+    /// A connection of its own to the guard, which is started if none runs. Told by it is what it does unasked; that it
+    /// breaks says that the guard died.
+    pub async fn follow(&self) -> Result<(Client, Events), KeeperError> {
+        let client = ensure_running(&self.folder, &self.program).await?;
+        let events = client.subscribe().await?;
+        Ok((client, events))
     }
 
     /// What tells when the process ends.

@@ -89,6 +89,7 @@ fn plan(host: &Host) -> StartPlan {
         },
         placed: Placed::default(),
         taps: Default::default(),
+        lease: None,
     }
 }
 

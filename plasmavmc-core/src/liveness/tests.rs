@@ -89,3 +89,15 @@ fn when_most_seem_gone_it_looks_once_more() {
 fn a_host_that_is_alone_is_left_in_peace() {
     assert_eq!(fenced(&cluster(1).silent(1, 60_000)), Some(vec![]));
 }
+
+#[test]
+fn a_guard_that_may_be_late_is_told_to_be_early() {
+    let timings = Timings::default();
+    assert_eq!(early_ms(&timings, true), 0);
+    assert_eq!(early_ms(&timings, false), 1000);
+    let wide = Timings::new(plasmavmc_types::TimingsFields {
+        failover_after_ms: 7000,
+        ..*timings
+    });
+    assert_eq!(early_ms(&wide.unwrap(), false), 0);
+}

@@ -66,7 +66,7 @@ pub(super) async fn carry_out(hands: Hands, work: Work, mut ledger: Ledger) -> O
                 record: Some(Box::new(ledger.record)),
             };
         }
-        Work::Close => Ok(Done::default()),
+        Work::Freeze | Work::NoteFrozen | Work::Thaw | Work::Close => Ok(Done::default()),
     };
     // Events may lag behind what the action has seen; an old word would be taken for the outcome.
     let qemu = match &hands.qmp {

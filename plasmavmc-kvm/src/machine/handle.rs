@@ -36,6 +36,12 @@ pub(super) enum Work {
     Kill,
     Plug(Box<Plug>),
     Screenshot,
+    /// The lease is about to end: hold the guest still, clocks and all.
+    Freeze,
+    /// The guard has stopped the process.
+    NoteFrozen,
+    /// The guard lets the process run again: let its guest go on.
+    Thaw,
     /// Let the process run on, without us.
     Close,
 }
@@ -68,7 +74,7 @@ impl Work {
             Work::Kill => Action::Kill,
             Work::Plug(_) => Action::Devices,
             Work::Screenshot => Action::Screenshot,
-            Work::Close => return None,
+            Work::Freeze | Work::NoteFrozen | Work::Thaw | Work::Close => return None,
         })
     }
 }
@@ -128,6 +134,23 @@ impl Machine {
 
     pub async fn resume(&self) -> Result<(), MachineError> {
         self.order(Work::Resume).await.map(drop)
+    }
+
+    /// Holds the guest still, because the lease is about to end. Returns before QEMU has done it: the guard stops the
+    /// process in any case.
+    pub async fn freeze(&self) -> Result<(), MachineError> {
+        self.order(Work::Freeze).await.map(drop)
+    }
+
+    /// The guard says that it has stopped the process.
+    pub async fn note_frozen(&self) -> Result<(), MachineError> {
+        self.order(Work::NoteFrozen).await.map(drop)
+    }
+
+    /// Lets the guest go on where [`Self::freeze`] held it, after the guard let the process run. Returns when QEMU
+    /// answers again and the guest executes, if it did before. A guest that was paused on request stays paused.
+    pub async fn thaw(&self) -> Result<(), MachineError> {
+        self.order(Work::Thaw).await.map(drop)
     }
 
     /// Pulls the plug. Returns when the process is gone.

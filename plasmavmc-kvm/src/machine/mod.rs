@@ -19,6 +19,7 @@ mod devices;
 mod error;
 mod handle;
 mod hands;
+mod lease;
 pub mod phase;
 mod start;
 mod task;
@@ -64,6 +65,10 @@ pub struct MachineState {
     /// QEMU's own last word.
     pub qemu: QemuRunState,
     pub pid: i32,
+    /// The guard stops it when the lease of this host ends.
+    pub leased: bool,
+    /// It executes nothing until it is thawed, whatever its phase: the lease ended, or was about to.
+    pub frozen: bool,
     /// How often the guest was started anew in this process. One reset may count several times: SeaBIOS under
     /// TCG resets itself up to some forty times before it goes on.
     pub resets: u64,

@@ -224,7 +224,8 @@ fn settled(phase: Phase, state: &QemuRunState) -> Phase {
 
 fn cause_of(phase: Phase, exit: ExitReason) -> Cause {
     match (phase, exit) {
-        (Phase::Ending, _) | (_, ExitReason::KilledOnOrder | ExitReason::Unknown { kill_ordered: true }) => {
+        (Phase::Ending, _)
+        | (_, ExitReason::KilledOnOrder | ExitReason::Superseded | ExitReason::Unknown { kill_ordered: true }) => {
             match phase {
                 // The kill only helped a process out whose guest was done.
                 Phase::PoweredOff(by) => powered_off(by),

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plasmavmc_guard::wire::{Cgroup, Held, Key, Output, SpawnOrder};
+use plasmavmc_guard::wire::{Cgroup, DeathSignal, Held, Key, Lease, Output, SpawnOrder};
 use plasmavmc_types::{AttemptId, Label, QemuRunState, VmId, VmSpec};
 use tokio::time::Instant;
 
@@ -44,6 +44,8 @@ pub struct StartPlan {
     pub placed: Placed,
     /// For each NIC on a bridge, by name: one open tap a queue.
     pub taps: BTreeMap<Label, Vec<OwnedFd>>,
+    /// It may be started elsewhere once the lease of this host is over: the guard holds it by that lease.
+    pub lease: Option<Lease>,
 }
 
 /// Starts a VM. Its guest does not execute yet. Nothing is left behind if this fails; unless nobody can tell
@@ -87,6 +89,7 @@ async fn prepare_and_spawn(
         facts,
         mut placed,
         taps,
+        lease,
     } = plan;
     let mut descriptors: Vec<BorrowedFd<'_>> = vec![lock.as_fd()];
     for (nic, queues) in &taps {
@@ -124,6 +127,9 @@ async fn prepare_and_spawn(
     order.owner = host.run_as.clone();
     order.open_files = Some(OPEN_FILES);
     order.oom_score_adj = OOM_SCORE;
+    // Nothing that may be started elsewhere runs on without a guard.
+    order.death_signal = lease.is_some().then_some(DeathSignal::Stop);
+    order.lease = lease;
     order.cgroup = host.cgroup.as_ref().map(|parent| Cgroup {
         folder: parent.join(format!("vm-{id}")).to_string_lossy().into_owned(),
         cpu_weight: None,
@@ -260,13 +266,15 @@ pub async fn take_over(
     let channels = Channels::take_over(&folder, record.spec.name.as_str(), owner)?;
     let lifeline = host.keeper.watch(&held).await?;
     let path = folder.path().join(file::QMP_SOCKET);
-    let reached = match reach(&path, patience::COMMAND).await {
-        Ok((connection, _)) if connection.qmp.peer_pid().is_some_and(|pid| pid != held.pid) => {
+    let is_held = held.lease.is_some_and(|lease| lease.frozen);
+    let reached = match reach_unless(is_held, &path).await {
+        None => None,
+        Some(Ok((connection, _))) if connection.qmp.peer_pid().is_some_and(|pid| pid != held.pid) => {
             tracing::warn!(vm = %held.key.vm, pid = held.pid, "another process answers at its monitor");
             None
         }
-        Ok(reached) => Some(reached),
-        Err(error) => {
+        Some(Ok(reached)) => Some(reached),
+        Some(Err(error)) => {
             tracing::warn!(vm = %held.key.vm, pid = held.pid, %error, "its monitor does not answer");
             None
         }
@@ -284,6 +292,17 @@ pub async fn take_over(
     Ok(adopt_process(host, folder, record, channels, held, lifeline, reached))
 }
 
+/// A process that the guard has stopped answers nobody, and need not be waited for.
+async fn reach_unless(
+    is_stopped: bool,
+    path: &std::path::Path,
+) -> Option<Result<(Connection, QemuRunState), ConnectError>> {
+    match is_stopped {
+        true => None,
+        false => Some(reach(path, patience::COMMAND).await),
+    }
+}
+
 fn adopt_process(
     host: &Arc<Host>,
     folder: Arc<RuntimeFolder>,
@@ -297,6 +316,8 @@ fn adopt_process(
         phase: Phase::Unreachable,
         qemu: QemuRunState::PreLaunch,
         pid: held.pid,
+        leased: held.lease.is_some(),
+        frozen: held.lease.is_some_and(|lease| lease.frozen) || folder.is_marked_frozen(),
         resets: 0,
         disk_trouble: None,
         action: None,

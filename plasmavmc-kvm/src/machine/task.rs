@@ -12,6 +12,7 @@ use super::devices::Ledger;
 use super::error::MachineError;
 use super::handle::{Done, Machine, Order, Work};
 use super::hands::{Channels, Hands, last_words, query_status};
+use super::lease::{Thaw, poll_thaw};
 use super::phase::{Signal, admit, follow};
 use super::start::{clear, reach};
 use super::{Action, DiskTrouble, Host, MachineState, Phase, patience};
@@ -30,13 +31,13 @@ pub(super) enum Monitor {
 
 pub(super) struct Task {
     host: Arc<Host>,
-    folder: Arc<RuntimeFolder>,
+    pub(super) folder: Arc<RuntimeFolder>,
     record: StartRecord,
-    key: Key,
+    pub(super) key: Key,
     lifeline: Lifeline,
-    monitor: Monitor,
-    channels: Arc<Channels>,
-    state: watch::Sender<MachineState>,
+    pub(super) monitor: Monitor,
+    pub(super) channels: Arc<Channels>,
+    pub(super) state: watch::Sender<MachineState>,
     seen: watch::Receiver<MachineState>,
     orders: mpsc::Receiver<Order>,
     under_way: Option<UnderWay>,
@@ -44,6 +45,8 @@ pub(super) struct Task {
     question: Pending<Result<QemuRunState, QmpError>>,
     is_outdated: bool,
     reconnect: Pending<Result<(Connection, QemuRunState), ConnectError>>,
+    /// Who waits for the guest to go on. It begins as soon as the monitor answers.
+    pub(super) thaw: Option<Thaw>,
     heartbeat: Interval,
 }
 
@@ -55,6 +58,7 @@ enum Wake {
     Event(Result<Event, EventsError>),
     Answered(Result<QemuRunState, QmpError>),
     Reached(Result<(Connection, QemuRunState), ConnectError>),
+    Thawed(Result<QemuRunState, QmpError>),
     Heartbeat,
 }
 
@@ -92,6 +96,7 @@ impl Task {
             question: None,
             is_outdated: false,
             reconnect: None,
+            thaw: None,
             heartbeat,
         };
         tokio::spawn(task.run());
@@ -117,7 +122,12 @@ impl Task {
                     let _ = answer.send(Ok(Done::default()));
                     return;
                 }
-                Wake::Order(Some(order)) => self.take_order(order),
+                Wake::Order(Some(Order { work, answer })) => match work {
+                    Work::Freeze => self.freeze(answer),
+                    Work::NoteFrozen => self.note_frozen(answer),
+                    Work::Thaw => self.begin_thaw(answer),
+                    work => self.take_order(Order { work, answer }),
+                },
                 Wake::Action(outcome) => self.action_ended(outcome),
                 Wake::Event(Ok(event)) => self.note(&event),
                 Wake::Event(Err(EventsError::Lagged { missed })) => {
@@ -131,10 +141,15 @@ impl Task {
                     tracing::info!(vm = %self.key.vm, "QEMU answers again");
                     self.monitor = Monitor::Connected(connection);
                     self.report(state);
+                    self.go_on_thawing();
                 }
+                Wake::Thawed(result) => self.thawed(result),
                 Wake::Reached(Err(_)) => self.seek_monitor(),
                 Wake::Heartbeat => {
-                    self.ask();
+                    // What is stopped answers nobody.
+                    if !self.state.borrow().frozen {
+                        self.ask();
+                    }
                     self.cap_logs();
                 }
             }
@@ -150,6 +165,7 @@ impl Task {
             monitor,
             question,
             reconnect,
+            thaw,
             heartbeat,
             ..
         } = self;
@@ -173,6 +189,7 @@ impl Task {
             order = orders.recv() => Wake::Order(order),
             answer = poll(question) => Wake::Answered(answer),
             reached = poll(reconnect) => Wake::Reached(reached),
+            thawed = poll_thaw(thaw) => Wake::Thawed(thawed),
             _ = heartbeat.tick() => Wake::Heartbeat,
         };
         match &woken {
@@ -192,7 +209,7 @@ impl Task {
         });
     }
 
-    fn report(&self, qemu: QemuRunState) {
+    pub(super) fn report(&self, qemu: QemuRunState) {
         self.state.send_if_modified(|state| {
             let phase = follow(state.phase, &Signal::Reported(qemu.clone()));
             let is_new = phase != state.phase || qemu != state.qemu;
@@ -220,7 +237,7 @@ impl Task {
         }
     }
 
-    fn lose_monitor(&mut self, why: &str) {
+    pub(super) fn lose_monitor(&mut self, why: &str) {
         if matches!(self.monitor, Monitor::Connected(_)) {
             tracing::warn!(vm = %self.key.vm, why, "QEMU's monitor is lost");
         }

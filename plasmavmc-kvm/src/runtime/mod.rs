@@ -5,6 +5,7 @@
 //!   <vms>/<id>/            0700, on a tmpfs
 //!     lock                 flock'd as long as the QEMU or its starter lives
 //!     machine.json         what is started, written before it is
+//!     frozen               its guest was held still because the lease ended, and is let go on by a thaw
 //!     qmp.sock             QEMU listens
 //!     qga.sock agent.sock console.sock     we listen
 //!     vnc.sock console.log qemu.log
@@ -53,6 +54,7 @@ pub mod file {
     pub const QEMU_LOG: &str = "qemu.log";
     pub const LOCK: &str = "lock";
     pub const MACHINE: &str = "machine.json";
+    pub const FROZEN: &str = "frozen";
 }
 
 /// Ends the name of a folder that is being removed.
@@ -163,6 +165,26 @@ impl RuntimeFolder {
         let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
         let given = rustix::fs::fchown(&self.folder, Some(user), Some(group));
         given.map_err(|errno| io_error("change the owner of", &self.path())(errno.into()))
+    }
+
+    /// Remembers, for whoever comes next, that it was us who paused the guest, and that nobody asked for it.
+    pub fn mark_frozen(&self) -> Result<(), RuntimeError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.folder, file::FROZEN, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(io_error("create", &self.path().join(file::FROZEN))(errno.into())),
+        }
+    }
+
+    pub fn is_marked_frozen(&self) -> bool {
+        rustix::fs::statat(&self.folder, file::FROZEN, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    pub fn unmark_frozen(&self) -> Result<(), RuntimeError> {
+        match rustix::fs::unlinkat(&self.folder, file::FROZEN, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(errno) => Err(io_error("remove", &self.path().join(file::FROZEN))(errno.into())),
+        }
     }
 
     /// Takes the lock, or says at once that somebody else has it.

@@ -12,13 +12,15 @@
 
 use std::time::Duration;
 
-use plasmavmc_types::{Beat, BeatFields, BeatSequence, Capacity, HostFacts, Invalid, Session, Usage};
+use plasmavmc_core::liveness::early_ms;
+use plasmavmc_types::{Beat, BeatFields, BeatSequence, Capacity, Epoch, HostFacts, Invalid, Session, Usage};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::session::{Attempted, Held, Opener, Quiet, SessionError, silence};
 use crate::chain::chain;
+use crate::clock::boottime_ms;
 use crate::failpoint;
 use crate::store::{Mirror, Write, WriteError, keys};
 
@@ -36,6 +38,23 @@ pub struct BeatState {
     pub open: bool,
     /// It, with the revision that every write of this host compares.
     pub held: Option<Held>,
+    /// Of the session that is open, or was open last.
+    pub lease: Option<Lease>,
+}
+
+/// Until when leased VMs may execute on this host: reckoned from the sending of a beat that counted, by a clock that
+/// goes on while the host sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    pub epoch: Epoch,
+    /// In milliseconds of CLOCK_BOOTTIME.
+    pub until_ms: u64,
+}
+
+impl Lease {
+    pub fn left_ms(&self) -> u64 {
+        self.until_ms.saturating_sub(boottime_ms())
+    }
 }
 
 /// What a beat carries besides its number.
@@ -53,6 +72,8 @@ pub struct Heart {
     pub capacity: Capacity,
     pub load: watch::Receiver<Load>,
     pub state: watch::Sender<BeatState>,
+    /// Whether the guard can be counted on to act in time.
+    pub is_punctual: watch::Receiver<bool>,
     pub stop: CancellationToken,
 }
 
@@ -84,7 +105,8 @@ impl Heart {
         loop {
             let patience = silence(self.mirror.read(|view| view.timings.failover_after_ms));
             let still = quiet.filter(|(_, since)| since.elapsed() >= patience);
-            let first = |session, sequence| self.make(session, sequence);
+            let lease_ms = self.mirror.read(|view| view.timings.freeze_after_ms);
+            let first = |session, sequence| self.make(session, sequence, lease_ms);
             let attempt = self.opener.attempt(still.map(|(quiet, _)| quiet), first);
             let attempted = tokio::select! {
                 () = self.stop.cancelled() => return None,
@@ -120,9 +142,19 @@ impl Heart {
                 _ = ticks.tick() => {}
             }
             sequence = BeatSequence(sequence.0.saturating_add(1));
-            let sent = Instant::now();
-            match self.send(&held, sequence).await {
-                Ok(true) => self.publish(held, Some(sent)),
+            let (sent, sent_ms) = (Instant::now(), boottime_ms());
+            let timings = self.mirror.read(|view| view.timings);
+            match self.send(&held, sequence, timings.freeze_after_ms).await {
+                Ok(true) => {
+                    let lasts_ms = timings
+                        .freeze_after_ms
+                        .saturating_sub(early_ms(&timings, *self.is_punctual.borrow()));
+                    let lease = Lease {
+                        epoch: held.epoch(),
+                        until_ms: sent_ms.saturating_add(lasts_ms),
+                    };
+                    self.publish(held, Some((sent, lease)));
+                }
                 Ok(false) if self.is_lost(&held).await => return Ended::Lost,
                 Ok(false) => tracing::warn!("a beat came too late to count"),
                 Err(error) => tracing::warn!(error = %chain(&error), "a beat is not known to have counted"),
@@ -139,8 +171,8 @@ impl Heart {
     }
 
     /// Sends one beat, once. Whether it counted; an error says that nobody knows.
-    async fn send(&self, held: &Held, sequence: BeatSequence) -> Result<bool, SessionError> {
-        let beat = self.make(held.session, sequence)?;
+    async fn send(&self, held: &Held, sequence: BeatSequence, lease_ms: u64) -> Result<bool, SessionError> {
+        let beat = self.make(held.session, sequence, lease_ms)?;
         let host = self.opener.host;
         let write = Write::new()
             .expect(keys::session(host), held.revision)
@@ -167,26 +199,29 @@ impl Heart {
         }
     }
 
-    fn make(&self, session: Session, sequence: BeatSequence) -> Result<Beat, Invalid> {
+    fn make(&self, session: Session, sequence: BeatSequence, lease_ms: u64) -> Result<Beat, Invalid> {
         let load = self.load.borrow().clone();
         Beat::new(BeatFields {
             epoch: session.epoch,
             instance: session.instance,
             boot_id: session.boot_id,
             sequence,
-            lease_ms: self.mirror.read(|view| view.timings.freeze_after_ms),
+            lease_ms,
             capacity: self.capacity,
             usage: load.usage,
             facts: load.facts,
         })
     }
 
-    fn publish(&self, held: Held, sent: Option<Instant>) {
+    /// A lease whose answer came when it was over already is none.
+    fn publish(&self, held: Held, sent: Option<(Instant, Lease)>) {
+        let sent = sent.filter(|(_, lease)| lease.left_ms() > 0);
         self.state.send_modify(|state| {
             *state = BeatState {
-                last_ok: sent.or(state.last_ok),
+                last_ok: sent.map(|(at, _)| at).or(state.last_ok),
                 open: true,
                 held: Some(held),
+                lease: sent.map(|(_, lease)| lease).or(state.lease),
             };
         });
     }

@@ -3,6 +3,7 @@
 //! ```text
 //!   instance, session    which life of this host this is, and its right to write
 //!   beat                 "I was here", and what this host has (facts)
+//!   lease                until when leased VMs may execute, told to the guard with every beat that counted
 //!   vms                  the loop: what is stored and what is here -> core::reconcile -> QEMU and transactions
 //!   prepare, pools, taps what a VM needs before its QEMU is started
 //!   console              the serial ports of the VMs here
@@ -13,6 +14,7 @@ pub mod beat;
 mod console;
 pub mod facts;
 pub mod instance;
+mod lease;
 mod pools;
 mod prepare;
 pub mod session;
@@ -43,6 +45,7 @@ pub use pools::Pool;
 use crate::store::Mirror;
 use beat::{Heart, Load};
 use instance::{Instance, InstanceError};
+use lease::Leash;
 use prepare::Workshop;
 use session::Opener;
 use vms::{Books, Vms};
@@ -101,6 +104,8 @@ pub struct AgentParts {
     pub mirror: Mirror,
     pub kvm: SharedHost,
     pub config: AgentConfig,
+    /// How many members of the store vote, as far as this one knows.
+    pub voters: watch::Receiver<usize>,
     pub stop: CancellationToken,
 }
 
@@ -131,6 +136,7 @@ impl HostAgent {
             mirror,
             kvm,
             config,
+            voters,
             stop,
         } = parts;
         let stop = stop.child_token();
@@ -144,6 +150,7 @@ impl HostAgent {
         let (load, load_seen) = watch::channel(first);
         let (books, books_seen) = watch::channel(Books::default());
         let (contact, contact_seen) = watch::channel(BeatState::default());
+        let (is_punctual, is_punctual_seen) = watch::channel(false);
         let heart = Heart {
             opener: Opener {
                 host,
@@ -154,6 +161,7 @@ impl HostAgent {
             capacity,
             load: load_seen,
             state: contact,
+            is_punctual: is_punctual_seen,
             stop: stop.clone(),
         };
         let consoles = ConsoleHub::default();
@@ -163,11 +171,20 @@ impl HostAgent {
             mirror,
             workshop: Arc::clone(&workshop),
             contact: contact_seen.clone(),
+            voters,
             books,
             consoles: consoles.clone(),
             stop: stop.clone(),
         });
+        let leash = Leash {
+            kvm: workshop.kvm.clone(),
+            contact: contact_seen.clone(),
+            told: vms.teller(),
+            is_punctual,
+            stop: stop.clone(),
+        };
         let tasks = vec![
+            tokio::spawn(leash.run()),
             tokio::spawn(heart.run()),
             tokio::spawn(keep_facts(workshop, books_seen, load, stop.clone())),
             tokio::spawn(vms.run(told)),

@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use plasmavmc_guard::wire::Lease;
 use plasmavmc_kvm::accel;
 use plasmavmc_kvm::argv::{HostFacts, Placed, UefiFirmwares, cpu_model};
 use plasmavmc_kvm::image::{ImageError, QemuImg, keep_uefi_vars};
 use plasmavmc_kvm::machine::{Host, MachineError, StartPlan};
 use plasmavmc_kvm::preflight::{self, HostFiles, Programs};
 use plasmavmc_kvm::refused::{Reason, Refused};
-use plasmavmc_types::{AttemptId, Disk, DiskLocation, Firmware, VmId, VmSpec};
+use plasmavmc_types::{AttemptId, Disk, DiskLocation, Firmware, Incarnation, VmId, VmSpec};
 use tokio::sync::Semaphore;
 
 use crate::failpoint;
@@ -136,7 +137,13 @@ impl Workshop {
     }
 
     /// Makes ready what the VM needs. Nothing runs yet.
-    pub async fn plan(&self, id: VmId, attempt: AttemptId, spec: &VmSpec) -> Result<StartPlan, StartError> {
+    pub async fn plan(
+        &self,
+        id: VmId,
+        attempt: AttemptId,
+        leased: Option<Incarnation>,
+        spec: &VmSpec,
+    ) -> Result<StartPlan, StartError> {
         let facts = HostFacts {
             qemu: self.kvm.qemu.version(),
             accelerator: self.accelerator_for(spec).await?.accelerator,
@@ -164,6 +171,10 @@ impl Workshop {
             facts,
             placed,
             taps,
+            lease: leased.map(|incarnation| Lease {
+                incarnation,
+                claims: Vec::new(),
+            }),
         })
     }
 

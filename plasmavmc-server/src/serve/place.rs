@@ -82,6 +82,7 @@ pub struct Joined {
     pub node: Node,
     pub kv: Arc<dyn Kv>,
     pub leadership: watch::Receiver<bool>,
+    voters: watch::Receiver<usize>,
     commits: Arc<CommitLatency>,
     listener: TcpListener,
     stop: CancellationToken,
@@ -109,6 +110,7 @@ impl Starter {
         Ok(Joined {
             kv: Arc::new(TimedKv::new(Arc::new(node.kv()), Arc::clone(&commits))),
             leadership: leadership::follow(node.clone(), stop.clone()),
+            voters: leadership::voters(node.clone(), stop.clone()),
             node,
             commits,
             listener,
@@ -133,6 +135,7 @@ impl Starter {
             mirror: mirror.clone(),
             kvm: Arc::clone(&self.kvm),
             config: agent_config(&self.config),
+            voters: joined.voters.clone(),
             stop: CancellationToken::new(),
         };
         let agent = match HostAgent::start(parts).await {

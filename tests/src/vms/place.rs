@@ -123,6 +123,7 @@ impl Place {
             },
             placed: plasmavmc_kvm::argv::Placed::default(),
             taps: Default::default(),
+            lease: None,
         }
     }
 

@@ -141,6 +141,7 @@ impl Place {
             mirror: self.mirror.clone(),
             kvm: Arc::new(kvm),
             config,
+            voters: tokio::sync::watch::channel(1).1,
             stop: self.stop.clone(),
         };
         HostAgent::start(parts).await.unwrap()

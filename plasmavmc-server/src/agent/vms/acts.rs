@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use plasmavmc_core::reconcile::{AgentAction, Doing, Here, HereWrite, Ordered, Why};
 use plasmavmc_kvm::machine::{Machine, Phase};
-use plasmavmc_types::{AgentHealth, AgentPolicy, AttemptId, Generation, VmId};
+use plasmavmc_types::{AgentHealth, AgentPolicy, AttemptId, Generation, Incarnation, VmId};
 use tokio::time::Instant;
 
 use super::entry::{Holding, UnderWay, fresh_attempt, size_of};
@@ -26,10 +26,11 @@ impl Vms {
             AgentAction::Write(write) => self.write(*write),
             AgentAction::Launch {
                 vm,
+                incarnation,
                 attempt,
                 generation,
-                ..
-            } => self.launch(vm, attempt, generation, here),
+                leased,
+            } => self.launch(vm, attempt, generation, leased.then_some(incarnation), here),
             AgentAction::Cont { vm, attempt } => {
                 if let Some(machine) = self.machine_of(vm, attempt) {
                     let number = self.begin(vm, Doing::Cont);
@@ -39,8 +40,21 @@ impl Vms {
                     });
                 }
             }
-            // Nothing is claimed as leased while no lease is known.
-            AgentAction::Freeze { .. } | AgentAction::Thaw { .. } => {}
+            AgentAction::Freeze { vm, attempt } => {
+                if let Some(machine) = self.machine_of(vm, attempt) {
+                    self.freeze(vm, machine);
+                }
+            }
+            AgentAction::Thaw {
+                vm,
+                attempt,
+                incarnation,
+                ..
+            } => {
+                if let Some(machine) = self.machine_of(vm, attempt) {
+                    self.thaw(vm, machine, incarnation);
+                }
+            }
             AgentAction::Kill { vm, attempt, why } => {
                 if let Some(machine) = self.machine_of(vm, attempt) {
                     tracing::info!(%vm, %attempt, ?why, "killing it");
@@ -61,7 +75,7 @@ impl Vms {
         }
     }
 
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
     }
@@ -119,7 +133,14 @@ impl Vms {
         });
     }
 
-    fn launch(&mut self, vm: VmId, attempt: AttemptId, generation: Generation, here: &Here) {
+    fn launch(
+        &mut self,
+        vm: VmId,
+        attempt: AttemptId,
+        generation: Generation,
+        leased: Option<Incarnation>,
+        here: &Here,
+    ) {
         let record = here.vms.get(&vm).and_then(|vm| vm.stored.record.as_ref());
         let Some(record) = record.filter(|record| record.value.generation() == generation) else {
             return;
@@ -133,7 +154,7 @@ impl Vms {
         entry.starts_paused = spec.start_paused;
         let (workshop, room) = (Arc::clone(&self.parts.workshop), Arc::clone(&self.launches));
         self.spawn(async move {
-            let result = work::start(workshop, room, vm, attempt, spec).await;
+            let result = work::start(workshop, room, (vm, attempt, leased), spec).await;
             News::Launched { vm, number, result }
         });
     }
@@ -210,6 +231,8 @@ impl Vms {
                     self.rest(vm);
                 }
             }
+            News::Frozen { vm, attempt } => self.note_frozen(vm, attempt),
+            News::Held { vm, number, result } => self.held(vm, number, result),
             News::LookedAgain { vm, number, found } => {
                 if self.ended(vm, number) {
                     self.entries.entry(vm).or_default().left_alone = None;

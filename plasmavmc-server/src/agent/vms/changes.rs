@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use plasmavmc_core::reconcile::OwnSession;
+use plasmavmc_core::reconcile::{Observed, OwnSession};
 use plasmavmc_types::VmId;
 use tokio::sync::watch;
 
 use super::Vms;
+use super::entry::Entry;
 use crate::agent::beat::BeatState;
 use crate::store::{Change, ParsedKey, StoredValue};
 
@@ -41,10 +42,26 @@ impl Vms {
             epoch: held.epoch(),
             revision: held.revision,
         });
+        let lease = contact.borrow().lease;
+        if lease != self.lease {
+            self.lease = lease;
+            self.mark_frozen();
+        }
         if session != self.session {
             self.session = session;
             self.mark_all();
         }
+    }
+
+    /// What waits for a lease to go on.
+    fn mark_frozen(&mut self) {
+        let is_frozen = |entry: &Entry| {
+            let seen = entry.holding.as_ref().map(|holding| holding.seen.observed);
+            seen == Some(Observed::Frozen)
+        };
+        let frozen = self.entries.iter().filter(|(_, entry)| is_frozen(entry));
+        let frozen: Vec<VmId> = frozen.map(|(vm, _)| *vm).collect();
+        self.dirty.extend(frozen);
     }
 
     /// Everything that is here, or should be.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plasmavmc_core::reconcile::{Doing, LaunchFailure, Local, Machine as Seen, Outcome};
+use plasmavmc_core::reconcile::{Doing, Holding as Lease, LaunchFailure, Local, Machine as Seen, Outcome};
 use plasmavmc_kvm::machine::Machine;
 use plasmavmc_types::{AgentHealth, AttemptId, OperationId, QemuProcess, Usage, VmSpec};
 use tokio::task::AbortHandle;
@@ -54,6 +54,8 @@ pub struct Entry {
     pub holding: Option<Holding>,
     pub left_alone: Option<String>,
     pub under_way: Option<UnderWay>,
+    /// It is being frozen or thawed, beside whatever else is done with it.
+    pub lease_work: Option<(Lease, u64)>,
     /// The number of the transaction on its way.
     pub writing: Option<u64>,
     pub claimed: Option<AttemptId>,
@@ -82,6 +84,7 @@ impl Default for Entry {
             holding: None,
             left_alone: None,
             under_way: None,
+            lease_work: None,
             writing: None,
             claimed: None,
             starts_paused: false,
@@ -110,7 +113,7 @@ impl Entry {
             machine: self.holding.as_ref().map(|holding| holding.seen.clone()),
             left_alone: self.left_alone.clone(),
             doing: self.under_way.map(|under_way| under_way.doing),
-            holding: None,
+            holding: self.lease_work.map(|(holding, _)| holding),
             is_writing: self.writing.is_some(),
             claimed: self.claimed,
             launch_failed: self.launch_failed.clone(),

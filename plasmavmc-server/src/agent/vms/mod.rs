@@ -18,6 +18,7 @@ mod changes;
 mod entry;
 mod health;
 mod inherit;
+mod leases;
 mod observe;
 mod orders;
 mod work;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chainfire::kv::Kv;
-use plasmavmc_core::reconcile::{Here, HereVm, Local, OwnLease, OwnSession, reconcile};
+use plasmavmc_core::reconcile::{Here, HereVm, Local, OwnSession, reconcile};
 use plasmavmc_core::view::ClusterView;
 use plasmavmc_types::{HostId, Usage, VmId};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -35,13 +36,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::beat::BeatState;
+use super::beat::{BeatState, Lease};
 use super::console::ConsoleHub;
 use super::prepare::Workshop;
 use crate::clock::wall_ms;
 use crate::store::{ChangesError, Mirror};
 use entry::{Entries, fresh_attempt, usage_of};
-use work::News;
+pub use work::News;
 
 /// News that wait for the loop.
 const NEWS: usize = 1024;
@@ -68,6 +69,7 @@ pub struct Parts {
     pub mirror: Mirror,
     pub workshop: Arc<Workshop>,
     pub contact: watch::Receiver<BeatState>,
+    pub voters: watch::Receiver<usize>,
     pub books: watch::Sender<Books>,
     pub consoles: ConsoleHub,
     pub stop: CancellationToken,
@@ -91,6 +93,7 @@ pub struct Vms {
     /// Found beside the VMs, and told as it was found.
     strangers: Vec<String>,
     session: Option<OwnSession>,
+    lease: Option<Lease>,
 }
 
 /// What the loop wakes up for.
@@ -99,6 +102,8 @@ enum Wake {
     Changes(Result<Arc<Vec<crate::store::Change>>, ChangesError>),
     News(News),
     Contact,
+    /// Guests have to be held still soon.
+    LeaseEnds,
     Timer,
     Sweep,
 }
@@ -120,9 +125,15 @@ impl Vms {
             numbers: 0,
             strangers: Vec::new(),
             session: None,
+            lease: None,
             parts,
         };
         (vms, told)
+    }
+
+    /// For who has something to tell the loop.
+    pub fn teller(&self) -> mpsc::Sender<News> {
+        self.news.clone()
     }
 
     /// Takes over what runs, and then keeps this host as it should be until it is stopped. QEMUs run on.
@@ -145,12 +156,14 @@ impl Vms {
         let stop = self.parts.stop.clone();
         loop {
             let timer = self.timers.first().map(|(at, _)| *at);
+            let lease_ends = self.lease_ends();
             let woken = tokio::select! {
                 biased;
                 () = stop.cancelled() => Wake::Stop,
                 Some(news) = told.recv() => Wake::News(news),
                 changed = changes.next() => Wake::Changes(changed),
                 Ok(()) = contact.changed() => Wake::Contact,
+                () = sleep_until(lease_ends) => Wake::LeaseEnds,
                 () = sleep_until(timer) => Wake::Timer,
                 _ = sweep.tick() => Wake::Sweep,
             };
@@ -170,6 +183,7 @@ impl Vms {
                     self.mark_all();
                 }
                 Wake::Contact => self.note_contact(&contact),
+                Wake::LeaseEnds => self.mark_leased(),
                 Wake::Timer => self.note_timers(),
                 Wake::Sweep => {
                     self.mark_all();
@@ -234,7 +248,7 @@ impl Vms {
         };
         let ours = ids.iter().copied();
         let ours = ours.filter(|vm| self.entries.contains_key(vm) || is_placed_here(vm));
-        let own = (self.session, OwnLease::default());
+        let own = (self.session, self.own_lease());
         Here::of(view, host, own, wall_ms(), ours, |vm| match self.entries.get(&vm) {
             Some(entry) => entry.local(),
             None => Local::empty(fresh_attempt()),

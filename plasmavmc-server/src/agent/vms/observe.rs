@@ -15,6 +15,8 @@ const MAX_TEXT_BYTES: usize = 400;
 pub fn observe(machine: &Machine, process: Option<QemuProcess>, agent: AgentHealth, held_back: bool) -> Seen {
     let state = machine.state().borrow().clone();
     let observed = match state.phase {
+        // It answers nobody, so its phase is what it was.
+        phase if state.frozen && !matches!(phase, Phase::Ending | Phase::Gone(_)) => Observed::Frozen,
         // To everybody else it is as paused as it can be.
         Phase::Prepared if held_back => Observed::Paused(PauseCause::Asked),
         phase => observed(phase),
@@ -23,7 +25,7 @@ pub fn observe(machine: &Machine, process: Option<QemuProcess>, agent: AgentHeal
     Seen {
         attempt: machine.key().attempt,
         observed,
-        leased: false,
+        leased: state.leased,
         process: process.filter(|_| !is_gone),
         qemu: (!is_gone).then(|| state.qemu.clone()),
         agent: if is_gone { AgentHealth::NotAsked } else { agent },
@@ -79,7 +81,9 @@ fn ended_as(exit: ExitReason, last_words: &str) -> Ended {
         ExitReason::Exited { code: 0 } if !last_words.contains(ENDED_BY_SIGNAL) => Ended::GuestPoweredOff,
         ExitReason::Exited { code } => Ended::Exited(code),
         ExitReason::Signalled { signal, .. } => Ended::Signal(signal),
-        ExitReason::KilledOnOrder | ExitReason::Unknown { kill_ordered: true } => Ended::Killed,
+        ExitReason::KilledOnOrder | ExitReason::Superseded | ExitReason::Unknown { kill_ordered: true } => {
+            Ended::Killed
+        }
         ExitReason::OutOfMemory => Ended::OutOfMemory,
         ExitReason::Unknown { kill_ordered: false } => Ended::Unseen,
     }

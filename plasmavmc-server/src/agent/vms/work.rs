@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plasmavmc_core::reconcile::{LaunchFailure, LaunchFailureKind, Outcome};
+use plasmavmc_guard::wire::Refusal;
 use plasmavmc_kvm::adopt::Inheritance;
 use plasmavmc_kvm::machine::{Machine, MachineError, launch};
 use plasmavmc_kvm::refused::Reason;
 use plasmavmc_kvm::runtime::RuntimeError;
-use plasmavmc_types::{AgentHealth, AttemptId, VmId, VmSpec};
+use plasmavmc_types::{AgentHealth, AttemptId, Incarnation, VmId, VmSpec};
 use tokio::sync::Semaphore;
 
 use super::observe::end_of;
@@ -50,6 +51,14 @@ pub enum News {
         number: u64,
         outcome: Option<Outcome>,
     },
+    /// The guard holds it still.
+    Frozen { vm: VmId, attempt: AttemptId },
+    /// It was frozen or thawed, or was not.
+    Held {
+        vm: VmId,
+        number: u64,
+        result: Result<(), String>,
+    },
     /// What could not be taken over was looked at again.
     LookedAgain { vm: VmId, number: u64, found: Inheritance },
     /// The machine is not what it was.
@@ -73,14 +82,13 @@ pub struct Failed {
 pub async fn start(
     workshop: Arc<Workshop>,
     room: Arc<Semaphore>,
-    vm: VmId,
-    attempt: AttemptId,
+    (vm, attempt, leased): (VmId, AttemptId, Option<Incarnation>),
     spec: VmSpec,
 ) -> Result<Machine, Failed> {
     let started = async {
         // It is never closed.
         let _room = room.acquire().await.ok();
-        let ready = tokio::time::timeout(READY_WITHIN, workshop.plan(vm, attempt, &spec)).await;
+        let ready = tokio::time::timeout(READY_WITHIN, workshop.plan(vm, attempt, leased, &spec)).await;
         let plan = ready.map_err(|_| StartError::NotReady { within: READY_WITHIN })??;
         let launched = failpoint::LAUNCH.around(launch(&workshop.kvm, plan)).await;
         launched.map_err(StartError::from)
@@ -110,6 +118,10 @@ fn kind_of(error: &StartError) -> LaunchFailureKind {
             said.contains(LOCK_WORDS) && said.contains("lock")
         }
         StartError::Machine(MachineError::Runtime(RuntimeError::Locked { .. })) => true,
+        // The next beat brings another one.
+        StartError::Machine(MachineError::Keeper(error)) => {
+            matches!(error.refusal(), Some(Refusal::LeaseOver { .. }))
+        }
         _ => false,
     };
     match (is_locked, error.is_final()) {
