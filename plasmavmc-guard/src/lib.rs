@@ -10,6 +10,7 @@
 //!   deadman    until when leased children may execute: the rule, without clock or process
 //!   launch     from an order to a process: the program started a second time, becoming the child
 //!   claims     a look at storage pools: the program started a second time, to be left if it hangs
+//!   sentinel   what stops adopted children when the guard dies: the program beside itself
 //!   records    its folder: lock, socket, a record for each child
 //!   identity   whether a process is the one of a record
 //!   client     (feature `client`) how the server talks to it
@@ -36,6 +37,7 @@ mod identity;
 mod journal;
 pub mod launch;
 mod records;
+pub mod sentinel;
 mod standing;
 pub mod starting;
 mod sys;

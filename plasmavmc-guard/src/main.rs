@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use plasmavmc_guard::daemon::{CAN_RESUME, Guard, GuardError, Options};
 use plasmavmc_guard::starting::{self, HELD};
-use plasmavmc_guard::{claims, daemon, launch};
+use plasmavmc_guard::{claims, daemon, launch, sentinel};
 
 const USAGE: &str = "\
 The parent of every QEMU on this host.
@@ -18,7 +18,7 @@ FOLDER belongs on a tmpfs, as /run/plasmavmc/guard. It holds guard.sock, guard.l
 each child. SIGHUP replaces the program in place and keeps all children. SIGTERM ends a guard that holds no
 running child; with --leave-running it ends in any case, the children go on, and the next guard adopts them.
 Leased children are stopped by its end, however it comes, until the next guard has a lease and an order to thaw.
-`launch`, `resume`, `can-resume` and `read-claims` are orders of a guard to itself.
+`launch`, `resume`, `can-resume`, `read-claims` and `stop-on-death` are orders of a guard to itself.
 ";
 
 enum Invocation {
@@ -28,6 +28,7 @@ enum Invocation {
     Resume,
     CanResume(String),
     ReadClaims,
+    Watch,
     Help,
     Version,
 }
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Invocation::Launch => launch::run(),
         Invocation::CanResume(version) if daemon::can_resume(&version) => ExitCode::from(CAN_RESUME),
         Invocation::CanResume(_) => ExitCode::FAILURE,
+        Invocation::Watch => sentinel::run(),
         Invocation::ReadClaims => claims::run(std::env::args().skip(2)),
         Invocation::Help => {
             print!("{USAGE}");
@@ -82,6 +84,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Invocation, Stri
         launch::COMMAND => Ok(Invocation::Launch),
         daemon::RESUME_COMMAND => Ok(Invocation::Resume),
         daemon::CHECK_COMMAND => Ok(Invocation::CanResume(arguments.next().unwrap_or_default())),
+        sentinel::COMMAND => Ok(Invocation::Watch),
         claims::COMMAND => Ok(Invocation::ReadClaims),
         "--help" | "-h" | "help" => Ok(Invocation::Help),
         "--version" | "-V" => Ok(Invocation::Version),

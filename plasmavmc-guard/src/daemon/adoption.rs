@@ -93,8 +93,7 @@ fn take_over(record: Record, boot_id: &str) -> Result<Child, String> {
     })
 }
 
-/// A leased child that was let go after an earlier adoption is not stopped by the kernel: the parent whose death
-/// would have done it was another guard. So nothing is taken for granted.
+/// The kernel or a sentinel has stopped it already, unless somebody meddled since: nothing is taken for granted.
 fn hold_still(child: &mut Child) {
     if !child.is_leased() {
         return;

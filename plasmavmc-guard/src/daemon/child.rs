@@ -109,6 +109,11 @@ impl Child {
         self.record.lease.is_some() && !self.is_exited()
     }
 
+    /// Whether the kernel would not stop it if this guard died, though it should be.
+    pub fn needs_sentinel(&self) -> bool {
+        self.is_leased() && matches!(self.state, State::Adopted { .. })
+    }
+
     pub fn is_frozen(&self) -> bool {
         self.record.lease.as_ref().is_some_and(|lease| lease.frozen) && !self.is_exited()
     }

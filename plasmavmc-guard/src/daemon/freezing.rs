@@ -18,17 +18,18 @@
 //! Must never happen: a SIGCONT from anywhere but [`Guard::thaw`]; one sent without a look at the clock right
 //! before it; a leased child that executes past the deadline because something else was served first.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use plasmavmc_types::{Epoch, VmId};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Guard;
-use super::child::Child;
+use super::child::{Child, Reaped, reap};
 use crate::deadman::{StaleEpoch, TICK_MS};
 use crate::journal::say;
 use crate::wire::{Event, Held, Key, Refusal};
-use crate::{cgroup, records};
+use crate::{cgroup, records, sentinel};
 
 /// A lease is seconds long. One that ends later than this was counted in another unit or by another clock, and
 /// would never end.
@@ -61,7 +62,32 @@ impl Guard {
                 stop(child);
                 freeze_cgroup(child);
             }
+            self.post_sentinel();
         }
+    }
+
+    /// Sees to it that one stands there for what was adopted; where it cannot be had, that is tried at every tick.
+    fn post_sentinel(&mut self) {
+        let adopted = self.children.values().filter(|child| child.needs_sentinel());
+        let mut pidfds = adopted.filter_map(Child::pidfd).map(AsFd::as_fd).peekable();
+        if self.sentinel.is_some() || pidfds.peek().is_none() {
+            return;
+        }
+        match sentinel::start(pidfds) {
+            Ok(sentinel) => self.sentinel = Some(sentinel),
+            Err(error) => say(&format!("no sentinel for what was adopted: {error}")),
+        }
+    }
+
+    /// It ended, which it should not.
+    pub(super) fn replace_sentinel(&mut self) {
+        let Some(sentinel) = &self.sentinel else { return };
+        if matches!(reap(sentinel.as_fd()), Reaped::NotYet) {
+            return;
+        }
+        say("its sentinel ended; another takes its place");
+        self.sentinel = None;
+        self.post_sentinel();
     }
 
     fn freeze_all(&mut self, now_ms: u64) {
@@ -119,6 +145,10 @@ impl Guard {
         let child = self.child(key)?;
         if child.is_frozen() {
             self.require_lease()?;
+            if child.needs_sentinel() && self.sentinel.is_none() {
+                let problem = "no sentinel would stop what was adopted if the guard died".to_owned();
+                return Err(Refusal::Failed { problem });
+            }
             self.let_go(child)?;
         }
         let Some(child) = self.children.get_mut(&key.vm) else {

@@ -2,7 +2,7 @@
 //!
 //! The order of the descriptors: the description itself (a memory file, so its size has no limit of a
 //! packet), the lock, the listener, the pidfds of children that run, the clients' sockets, the pidfds of
-//! readers of claims.
+//! readers of claims, the socket and the pidfd of the sentinel.
 //!
 //! It is the same boot and the same clock, so the deadline is handed over as it stands, and what is frozen in
 //! the children's records. A program that would not know what to do with them does not understand this version.
@@ -25,6 +25,7 @@ use super::{Guard, GuardError, Options, cannot};
 use crate::deadman::Deadman;
 use crate::launch::OriginalLimits;
 use crate::records::Record;
+use crate::sentinel::Sentinel;
 use crate::standing;
 use crate::wire::Stale;
 use crate::wire::socket::{self, Received};
@@ -48,6 +49,8 @@ struct Handover {
     /// The VMs that a reader of claims is under way for.
     #[serde(default)]
     readers: Vec<VmId>,
+    #[serde(default)]
+    sentinel: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -110,12 +113,15 @@ pub fn pack(guard: &Guard, program: &Path, asker: Option<Asker>) -> io::Result<O
         clients: clients.collect(),
         deadman: guard.deadman,
         readers: guard.readers.iter().map(|(vm, _)| vm).collect(),
+        sentinel: guard.sentinel.is_some(),
     };
     let description = describe(&handover)?;
     let mut descriptors = vec![description.as_fd(), guard.lock.as_fd(), guard.listener.as_fd()];
     descriptors.extend(pidfds);
     descriptors.extend(kept.iter().map(|(_, client)| client.socket.as_fd()));
     descriptors.extend(guard.readers.iter().map(|(_, reader)| reader.pidfd()));
+    let sentinel = guard.sentinel.iter();
+    descriptors.extend(sentinel.flat_map(|sentinel| [sentinel.socket.as_fd(), sentinel.pidfd.as_fd()]));
     enclose(&descriptors)
 }
 
@@ -217,6 +223,13 @@ pub fn unpack() -> Result<(Guard, Option<Asker>), GuardError> {
     for vm in handover.readers {
         readers.take_over(vm, next()?);
     }
+    let sentinel = match handover.sentinel {
+        true => Some(Sentinel {
+            socket: next()?,
+            pidfd: next()?,
+        }),
+        false => None,
+    };
     let guard = Guard {
         options: handover.options,
         program: handover.program,
@@ -234,6 +247,7 @@ pub fn unpack() -> Result<(Guard, Option<Asker>), GuardError> {
         deadman: handover.deadman,
         next_tick_ms: 0,
         readers,
+        sentinel,
         upgrade: Upgrade::Idle,
         ending: false,
     };

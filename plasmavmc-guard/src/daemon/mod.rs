@@ -54,6 +54,7 @@ use crate::deadman::{Deadman, TICK_MS};
 use crate::journal::say;
 use crate::launch::OriginalLimits;
 use crate::records;
+use crate::sentinel::Sentinel;
 use crate::standing::{self, Standing};
 use crate::wire::Stale;
 use crate::wire::socket::{self, SOCKET_NAME};
@@ -119,6 +120,8 @@ pub struct Guard {
     /// When what is frozen is stopped again.
     next_tick_ms: u64,
     readers: Readers,
+    /// Stands beside this guard while it holds leased children that it adopted.
+    sentinel: Option<Sentinel>,
     upgrade: Upgrade,
     ending: bool,
 }
@@ -134,6 +137,7 @@ enum Source {
     Process(VmId),
     ReaderOutput(VmId),
     Reader(VmId),
+    Sentinel,
 }
 
 impl Guard {
@@ -167,6 +171,7 @@ impl Guard {
             deadman: Deadman::default(),
             next_tick_ms: 0,
             readers: Readers::default(),
+            sentinel: None,
             upgrade: Upgrade::Idle,
             ending: false,
         })
@@ -218,6 +223,9 @@ impl Guard {
                 watch(Source::Process(*vm), pidfd.as_fd(), PollFlags::IN);
             }
         }
+        if let Some(sentinel) = &self.sentinel {
+            watch(Source::Sentinel, sentinel.as_fd(), PollFlags::IN);
+        }
         for (vm, reader) in self.readers.iter() {
             watch(Source::Reader(vm), reader.pidfd(), PollFlags::IN);
             if let Some(output) = reader.output() {
@@ -264,6 +272,7 @@ impl Guard {
             Source::Process(vm) => self.notice_exit(vm),
             Source::ReaderOutput(vm) => self.hear_reader(vm),
             Source::Reader(vm) => self.bury_reader(vm),
+            Source::Sentinel => self.replace_sentinel(),
             Source::Client(id) => {
                 if flags.contains(PollFlags::OUT) {
                     self.clients.flush(id);

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::leases::{is_going, is_stopped, lease_for};
-use crate::place::{Place, boottime_ms, next_event, next_exit, state};
+use crate::place::{Place, boottime_ms, eventually, next_event, next_exit, processes_naming, state};
 
 #[tokio::test]
 async fn a_guards_death_stops_what_is_leased_and_the_next_one_keeps_it_so() {
@@ -118,4 +118,52 @@ async fn a_new_program_keeps_the_deadline_and_what_is_frozen() {
     client.upgrade(None).await.expect("upgraded");
     child.beats_at(boottime_ms()).await;
     assert_eq!(client.status().await.expect("a status").frozen, 0);
+}
+
+/// The kernel stops a child with the guard that started it, and with no other.
+#[tokio::test]
+async fn what_was_adopted_stops_with_every_later_guard_too() {
+    let mut place = Place::with_guard();
+    let client = place.client();
+    lease_for(&client, 60_000).await;
+    let child = place.beating();
+    let held = client.spawn(child.order.clone(), &[]).await.expect("spawned");
+    place.kill_guard();
+    let sentinels = |place: &Place| -> Vec<Pid> {
+        let found = processes_naming(&place.folder().display().to_string()).into_iter();
+        found.filter(|pid| is_sentinel(*pid)).collect()
+    };
+    for round in 0..3 {
+        is_stopped(held.pid).await;
+        place.start_guard(&[]);
+        let client = place.client();
+        lease_for(&client, 60_000).await;
+        client.thaw(held.key).await.expect("thawed");
+        child.beats_at(boottime_ms()).await;
+        match round {
+            0 => client.upgrade(None).await.expect("upgraded"),
+            1 => {
+                // One that is killed has a successor, without whom nothing adopted is let go.
+                let [first] = sentinels(&place)[..] else {
+                    panic!("not one sentinel: {:?}", sentinels(&place));
+                };
+                kill_process(first, Signal::KILL).expect("SIGKILL");
+                eventually("there is another", async || {
+                    sentinels(&place).iter().any(|pid| *pid != first).then_some(())
+                })
+                .await;
+            }
+            _ => {}
+        }
+        assert_ne!(state(held.pid), Some('T'));
+        place.kill_guard();
+    }
+    is_stopped(held.pid).await;
+    let none = async || sentinels(&place).is_empty().then_some(());
+    eventually("no sentinel is left", none).await;
+}
+
+fn is_sentinel(pid: Pid) -> bool {
+    let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    String::from_utf8_lossy(&line).contains("stop-on-death")
 }
