@@ -111,6 +111,10 @@ impl Guard {
     pub(super) fn until_next_tick(&self, now_ms: u64) -> Option<Duration> {
         let leased = self.children.values().any(Child::is_leased);
         let frozen = self.children.values().any(Child::is_frozen);
+        // It passed since the last look: the next one is due now, not at a tick.
+        if self.deadman.is_over(now_ms) && self.children.values().any(Child::is_freezable) {
+            return Some(Duration::ZERO);
+        }
         let sleep_ms = self.deadman.next_tick_ms(now_ms, leased, frozen)?;
         // The tick is counted from the last one, however often the loop turned since.
         let tick_ms = match frozen {

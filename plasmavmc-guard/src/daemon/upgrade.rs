@@ -163,8 +163,12 @@ impl Guard {
                 self.refuse_upgrade(wanted.asker, "its check took too long".to_owned());
             }
             Upgrade::Due { wanted, .. } if settled => self.replace_program(&wanted),
-            Upgrade::Due { wanted, .. } if is_late || self.lease_runs_short() => {
+            Upgrade::Due { wanted, .. } if is_late => {
                 self.refuse_upgrade(wanted.asker, "a launch under way does not end".to_owned());
+            }
+            Upgrade::Due { wanted, .. } if self.lease_runs_short() => {
+                let problem = "a launch under way does not end, and the lease runs short".to_owned();
+                self.refuse_upgrade(wanted.asker, problem);
             }
             other => self.upgrade = other,
         }

@@ -9,8 +9,8 @@ use plasmavmc_guard::wire::{ExitReason, Held};
 use plasmavmc_types::Epoch;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::leases::{is_stopped, lease_for};
-use crate::place::{Obedient, PROGRAM, Place, eventually, next_exit, processes_naming};
+use crate::leases::is_stopped;
+use crate::place::{Obedient, PROGRAM, Place, boottime_ms, eventually, next_exit, processes_naming};
 
 fn folder(place: &Place, name: &str) -> PathBuf {
     let folder = place.path().join(format!("{name}.claims"));
@@ -22,12 +22,15 @@ fn claim(folder: &Path, incarnation: u64) {
     fs::write(folder.join(incarnation.to_string()), "").expect("a claim");
 }
 
+/// So that it ends in no test.
+async fn lease_for_epoch(client: &Client, epoch: u64) {
+    let until_ms = boottime_ms() + 60_000;
+    client.lease(Epoch::from_raw(epoch), until_ms).await.expect("leased");
+}
+
 /// A child that stands still after its lease.
 async fn frozen(client: &Client, child: &Obedient) -> Held {
-    client
-        .lease(Epoch::FIRST, crate::place::boottime_ms() + 60_000)
-        .await
-        .expect("leased");
+    lease_for_epoch(client, 1).await;
     let held = client.spawn(child.order.clone(), &[]).await.expect("spawned");
     client.lease(Epoch::from_raw(2), 1).await.expect("leased");
     is_stopped(held.pid).await;
@@ -73,10 +76,7 @@ async fn a_higher_claim_kills_what_is_frozen() {
 
     // The same for what was adopted.
     let child = place.leased(7, &[&first, &second]);
-    client
-        .lease(Epoch::from_raw(3), crate::place::boottime_ms() + 60_000)
-        .await
-        .expect("leased");
+    lease_for_epoch(&client, 3).await;
     client.spawn(child.order.clone(), &[]).await.expect("spawned");
     place.kill_guard();
     place.start_guard(&[]);
@@ -98,10 +98,7 @@ async fn what_executes_is_not_killed_by_a_claim() {
     let child = place.leased(7, &[&folder]);
     let held = frozen(&client, &child).await;
     is_read(&folder).await;
-    client
-        .lease(Epoch::from_raw(3), crate::place::boottime_ms() + 60_000)
-        .await
-        .expect("leased");
+    lease_for_epoch(&client, 3).await;
     client.thaw(held.key).await.expect("thawed");
     claim(&folder, 8);
     // A frozen one beside it is killed by the same claim, so readers were there.
@@ -155,46 +152,95 @@ async fn a_reader_tells_the_highest_claim_of_each_folder() {
     assert_eq!(output.stdout, b"4\n");
 }
 
-/// It stands still in the middle of its work, as it would on a dead mount.
+/// A folder that takes a while to read.
+fn big_folder(place: &Place) -> PathBuf {
+    let folder = folder(place, "big");
+    for number in 0..50_000 {
+        fs::File::create(folder.join(format!("{number}.old"))).expect("a file");
+    }
+    folder
+}
+
+fn readers(folder: &Path) -> Vec<Pid> {
+    let own = rustix::process::getpid();
+    let found = processes_naming(&folder.display().to_string()).into_iter();
+    found.filter(|pid| *pid != own).collect()
+}
+
+/// Stops a reader in the middle of its work, as a dead mount would.
+async fn catch(folder: &Path) -> Pid {
+    eventually("a reader is caught", async || {
+        let reader = *readers(folder).first()?;
+        kill_process(reader, Signal::STOP).ok()?;
+        // It may have been at its end.
+        (crate::place::state(reader.as_raw_nonzero().get()) == Some('T')).then_some(reader)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_claim_that_is_read_too_late_does_not_kill_what_was_let_go() {
+    let place = Place::with_guard();
+    let client = place.client();
+    let mut events = client.subscribe().await.expect("a subscription");
+    let (big, small) = (big_folder(&place), folder(&place, "small"));
+    // Wherever a reader begins, it most likely comes to the small one after a big one.
+    let child = place.leased(7, &[&big, &small, &big]);
+    let held = frozen(&client, &child).await;
+    let reader = catch(&big).await;
+    claim(&small, 8);
+    lease_for_epoch(&client, 3).await;
+    client.thaw(held.key).await.expect("thawed");
+    kill_process(reader, Signal::CONT).expect("SIGCONT");
+    eventually("the reader is heard", async || readers(&big).is_empty().then_some(())).await;
+    child.exit(4);
+    assert_eq!(next_exit(&mut events).await.1.reason, ExitReason::Exited { code: 4 });
+}
+
 #[tokio::test]
 async fn a_reader_that_hangs_is_left_and_has_no_second_beside_it() {
     let place = Place::with_guard();
     let client = place.client();
     let mut events = client.subscribe().await.expect("a subscription");
-    let folder = folder(&place, "big");
-    for number in 0..50_000 {
-        fs::File::create(folder.join(format!("{number}.old"))).expect("a file");
-    }
+    let folder = big_folder(&place);
     let child = place.leased(7, &[&folder]);
-    lease_for(&client, 60_000).await;
-    client.spawn(child.order.clone(), &[]).await.expect("spawned");
-    client.lease(Epoch::from_raw(2), 1).await.expect("leased");
-    let own = rustix::process::getpid();
-    let readers = || -> Vec<Pid> {
-        let found = processes_naming(&folder.display().to_string()).into_iter();
-        found.filter(|pid| *pid != own).collect()
-    };
-    let caught = eventually("a reader is caught", async || {
-        let reader = *readers().first()?;
-        kill_process(reader, Signal::STOP).ok()?;
-        // It may have been at its end.
-        (crate::place::state(reader.as_raw_nonzero().get()) == Some('T')).then_some(reader)
-    })
-    .await;
+    frozen(&client, &child).await;
+    let caught = catch(&folder).await;
     claim(&folder, 8);
     let began = std::time::Instant::now();
     let mut looks = 0;
     eventually("it is gone", async || {
         let status = client.status().await.expect("the guard serves");
         assert_eq!(status.children, 1);
-        let there = readers();
+        let there = readers(&folder);
         looks += 1;
         assert!(there.len() <= 1, "{there:?} beside each other");
         (!there.contains(&caught)).then_some(())
     })
     .await;
-    let (hung, looks) = (began.elapsed(), looks);
+    let hung = began.elapsed();
     assert!(hung.as_secs() >= 3 && looks > 10, "given up after {hung:?}");
     // And the one after it does what it could not.
     assert_eq!(next_exit(&mut events).await.1.reason, ExitReason::Superseded);
+}
+
+#[tokio::test]
+async fn a_reader_is_handed_on_to_a_new_program_which_ends_it() {
+    let place = Place::with_guard();
+    let client = place.client();
+    let mut events = client.subscribe().await.expect("a subscription");
+    let folder = big_folder(&place);
+    let child = place.leased(7, &[&folder]);
+    frozen(&client, &child).await;
+    let caught = catch(&folder).await;
+    claim(&folder, 8);
+    client.upgrade(None).await.expect("upgraded");
+    assert_eq!(next_exit(&mut events).await.1.reason, ExitReason::Superseded);
+    // Reaped, too: it was a child of the program before.
+    let gone = async || {
+        crate::place::state(caught.as_raw_nonzero().get())
+            .is_none()
+            .then_some(())
+    };
+    eventually("it is gone", gone).await;
 }

@@ -1,10 +1,11 @@
 //! What is leased, when its guard dies or becomes another program.
 
 use plasmavmc_guard::client::CallError;
-use plasmavmc_guard::wire::{Event, ExitReason, Phase, Refusal};
+use plasmavmc_guard::wire::{Cgroup, Event, ExitReason, Phase, Refusal};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::cgroups::{TestCgroup, writable_cgroup};
 use crate::leases::{is_going, is_stopped, lease_for};
 use crate::place::{Place, boottime_ms, eventually, next_event, next_exit, processes_naming, state};
 
@@ -118,6 +119,45 @@ async fn a_new_program_keeps_the_deadline_and_what_is_frozen() {
     client.upgrade(None).await.expect("upgraded");
     child.beats_at(boottime_ms()).await;
     assert_eq!(client.status().await.expect("a status").frozen, 0);
+}
+
+/// While a launch settles before an upgrade, orders wait. One that stands still must not cost anybody the lease.
+#[tokio::test]
+async fn an_upgrade_that_has_to_wait_gives_way_to_the_lease() {
+    let Some(root) = writable_cgroup() else { return };
+    let cgroup = TestCgroup::frozen(&root);
+    let place = Place::with_guard();
+    let client = place.client();
+    let until_ms = lease_for(&client, 2500).await;
+    let child = place.beating();
+    let held = client.spawn(child.order.clone(), &[]).await.expect("spawned");
+    let mut hanging = place.script("exit 0");
+    hanging.cgroup = Some(Cgroup {
+        folder: cgroup.folder(),
+        cpu_weight: None,
+        memory_max: None,
+    });
+    let key = hanging.key;
+    let launch = tokio::spawn({
+        let client = client.clone();
+        async move { client.spawn(hanging, &[]).await }
+    });
+    eventually("it is under way", async || {
+        let list = client.list().await.expect("a list");
+        list.into_iter().find(|held| held.key == key)
+    })
+    .await;
+    let refused = client.upgrade(None).await;
+    // What waited in the sockets meanwhile is served in time.
+    lease_for(&client, 60_000).await;
+    match refused {
+        Err(CallError::Refused(Refusal::NotUpgraded { problem })) => assert!(problem.contains("lease"), "{problem}"),
+        other => panic!("{other:?}"),
+    }
+    child.beats_at(until_ms + 200).await;
+    assert_ne!(state(held.pid), Some('T'));
+    cgroup.set_frozen(false);
+    launch.await.expect("it ends").expect("spawned");
 }
 
 /// The kernel stops a child with the guard that started it, and with no other.
