@@ -152,14 +152,16 @@ async fn a_reader_tells_the_highest_claim_of_each_folder() {
     assert_eq!(output.stdout, b"4\n");
 }
 
-/// A folder that takes a while to read.
+/// A folder that takes a while to read, above all so often.
 fn big_folder(place: &Place) -> PathBuf {
     let folder = folder(place, "big");
-    for number in 0..50_000 {
+    for number in 0..2000 {
         fs::File::create(folder.join(format!("{number}.old"))).expect("a file");
     }
     folder
 }
+
+const OFTEN: usize = 30;
 
 fn readers(folder: &Path) -> Vec<Pid> {
     let own = rustix::process::getpid();
@@ -184,8 +186,10 @@ async fn a_claim_that_is_read_too_late_does_not_kill_what_was_let_go() {
     let client = place.client();
     let mut events = client.subscribe().await.expect("a subscription");
     let (big, small) = (big_folder(&place), folder(&place, "small"));
-    // Wherever a reader begins, it most likely comes to the small one after a big one.
-    let child = place.leased(7, &[&big, &small, &big]);
+    // Wherever a reader begins, it most likely comes to the small one after some big ones.
+    let mut folders: Vec<&Path> = vec![&big; OFTEN];
+    folders.insert(OFTEN / 2, &small);
+    let child = place.leased(7, &folders);
     let held = frozen(&client, &child).await;
     let reader = catch(&big).await;
     claim(&small, 8);
@@ -203,7 +207,7 @@ async fn a_reader_that_hangs_is_left_and_has_no_second_beside_it() {
     let client = place.client();
     let mut events = client.subscribe().await.expect("a subscription");
     let folder = big_folder(&place);
-    let child = place.leased(7, &[&folder]);
+    let child = place.leased(7, &[&*folder; OFTEN]);
     frozen(&client, &child).await;
     let caught = catch(&folder).await;
     claim(&folder, 8);
@@ -230,7 +234,7 @@ async fn a_reader_is_handed_on_to_a_new_program_which_ends_it() {
     let client = place.client();
     let mut events = client.subscribe().await.expect("a subscription");
     let folder = big_folder(&place);
-    let child = place.leased(7, &[&folder]);
+    let child = place.leased(7, &[&*folder; OFTEN]);
     frozen(&client, &child).await;
     let caught = catch(&folder).await;
     claim(&folder, 8);
