@@ -192,27 +192,11 @@ pub fn unpack() -> Result<(Guard, Option<Asker>), GuardError> {
         .map_err(cannot("read the handover"))?;
     let handover: Handover = serde_json::from_slice(&description).map_err(|error| problem(error.to_string()))?;
     let (lock, listener) = (next()?, next()?);
-    let mut children = Vec::new();
-    for HandedChild {
-        record,
-        state,
-        kill_ordered,
-        superseded,
-    } in handover.children
-    {
-        let state = match state {
-            HandedState::Running => State::Running { pidfd: next()? },
-            HandedState::Adopted => State::Adopted { pidfd: next()? },
-            HandedState::Exited => State::Exited,
-        };
-        let child = Child {
-            record,
-            state,
-            kill_ordered,
-            superseded,
-        };
-        children.push((child.record.key.vm, child));
-    }
+    let children = handover
+        .children
+        .into_iter()
+        .map(|handed| Ok((handed.record.key.vm, receive(handed, &mut next)?)))
+        .collect::<Result<_, GuardError>>()?;
     let mut clients = Clients::default();
     let mut asker = None;
     for handed in handover.clients {
@@ -243,7 +227,7 @@ pub fn unpack() -> Result<(Guard, Option<Asker>), GuardError> {
         listener,
         signals: Signals::receive().map_err(cannot("receive signals"))?,
         clients,
-        children: children.into_iter().collect(),
+        children,
         deadman: handover.deadman,
         next_tick_ms: 0,
         readers,
@@ -252,4 +236,18 @@ pub fn unpack() -> Result<(Guard, Option<Asker>), GuardError> {
         ending: false,
     };
     Ok((guard, asker))
+}
+
+fn receive(handed: HandedChild, next: &mut impl FnMut() -> Result<OwnedFd, GuardError>) -> Result<Child, GuardError> {
+    let state = match handed.state {
+        HandedState::Running => State::Running { pidfd: next()? },
+        HandedState::Adopted => State::Adopted { pidfd: next()? },
+        HandedState::Exited => State::Exited,
+    };
+    Ok(Child {
+        record: handed.record,
+        state,
+        kill_ordered: handed.kill_ordered,
+        superseded: handed.superseded,
+    })
 }

@@ -255,3 +255,23 @@ fn start_check(program: &Path) -> io::Result<OwnedFd> {
         errno.into()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_older_programs_hand_over_is_understood_and_what_newer_ones_do_is_not() {
+        for (version, expected) in [
+            ("1", true),
+            ("2", true),
+            ("0", false),
+            ("3", false),
+            ("", false),
+            ("x", false),
+        ] {
+            assert_eq!(can_resume(version), expected, "{version:?}");
+        }
+        assert!(can_resume(&HANDOVER_VERSION.to_string()));
+    }
+}
