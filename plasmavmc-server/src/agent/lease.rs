@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use plasmavmc_guard::client::{CallError, Client, Events};
-use plasmavmc_guard::wire::{Event, Held, Phase, Status};
+use plasmavmc_guard::wire::{Event, Held, Status};
 use plasmavmc_kvm::machine::SharedHost;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -85,7 +85,6 @@ impl Leash {
             Ok(held) => held,
             Err(error) => return Lost::Call(error),
         };
-        self.report_unprotected(&held);
         for held in held.into_iter().filter(is_frozen) {
             if self.pass_on(held).await.is_err() {
                 return Lost::Over;
@@ -138,20 +137,6 @@ impl Leash {
         let was = self.is_punctual.send_replace(is_punctual);
         if was != is_punctual || !is_punctual {
             tracing::info!(is_punctual, obstacles = obstacles.join("; "), "the guard");
-        }
-    }
-
-    /// The kernel stops a leased QEMU when the guard dies that started it, and only that one.
-    fn report_unprotected(&self, held: &[Held]) {
-        let adopted = held
-            .iter()
-            .filter(|held| held.lease.is_some() && held.phase == Phase::Adopted);
-        for held in adopted {
-            tracing::warn!(
-                vm = %held.key.vm,
-                "the guard that started it is gone: it holds still in time only while this server or the guard lives. \
-                 Restart it when it suits"
-            );
         }
     }
 }

@@ -156,6 +156,7 @@ impl HostAgent {
                 host,
                 instance,
                 kv: Arc::clone(&kv),
+                mirror: mirror.clone(),
             },
             mirror: mirror.clone(),
             capacity,

@@ -3,7 +3,8 @@
 //! ```text
 //!   stored session                           what this instance does
 //!   none                                     opens epoch 1
-//!   fenced                                   opens the next epoch: what it had may be elsewhere by now
+//!   fenced, of this machine                  opens the next epoch: what it had may be elsewhere by now
+//!   fenced, of anybody else                  opens the next epoch once nothing that one may still run is placed here
 //!   open, of this instance                   goes on in it: only the server was restarted
 //!   open, of an earlier boot of this machine opens the next epoch, once that boot's beats have stood still
 //!   open, of anybody else                    waits until it is fenced, and says so
@@ -16,6 +17,9 @@
 //! comes for as long as a living host may take between two: a clone that has even the marks in common is heard,
 //! as long as it is in contact. All of it is compared in the transaction that opens, with the beat.
 //!
+//! A fence stops what was leased, and only that. A stranger that took the place of a fenced host would start what is
+//! not leased a second time, so it waits until all of it has gone elsewhere, or an operator takes the host out.
+//!
 //! Must never happen: two instances that both hold an open session; an instance that was displaced by another
 //! one and takes its place back.
 
@@ -23,11 +27,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chainfire::kv::{Consistency, Key, Kv, KvError};
+use plasmavmc_core::visible::runs_nowhere;
 use plasmavmc_types::{Beat, BeatSequence, Epoch, HostId, Invalid, Session, SessionState};
 
 use super::instance::Instance;
 use crate::failpoint;
-use crate::store::{CodecError, Write, WriteError, codec, keys};
+use crate::store::{CodecError, Mirror, Write, WriteError, codec, keys};
 
 /// For the opening transaction.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
@@ -38,6 +43,10 @@ pub enum Opening {
     /// It is ours and open.
     GoOn,
     Open {
+        epoch: Epoch,
+    },
+    /// As `Open`, if nothing that another instance may still run is placed here.
+    Displace {
         epoch: Epoch,
     },
     /// As `Open`, if the beats stand still.
@@ -56,7 +65,10 @@ pub fn judge(stored: Option<&Session>, me: &Instance) -> Option<Opening> {
     let next = session.epoch.next();
     let is_mine = session.instance == me.life.nonce && session.boot_id == me.life.boot_id;
     Some(match session.state {
-        SessionState::Fenced => Opening::Open { epoch: next? },
+        SessionState::Fenced if is_mine || me.outlived(session.instance, session.boot_id) => {
+            Opening::Open { epoch: next? }
+        }
+        SessionState::Fenced => Opening::Displace { epoch: next? },
         SessionState::Open if is_mine => Opening::GoOn,
         SessionState::Open if me.outlived(session.instance, session.boot_id) => Opening::Reopen { epoch: next? },
         SessionState::Open => Opening::Wait,
@@ -125,6 +137,7 @@ pub struct Opener {
     pub host: HostId,
     pub instance: Instance,
     pub kv: Arc<dyn Kv>,
+    pub mirror: Mirror,
 }
 
 impl Opener {
@@ -151,7 +164,10 @@ impl Opener {
                     beat_revision: seen.beat_revision,
                 }));
             }
-            (Opening::Open { epoch } | Opening::Reopen { epoch }, _) => epoch,
+            (Opening::Displace { .. }, Some(session)) if self.may_run_here().await? => {
+                return Ok(Attempted::Occupied(session));
+            }
+            (Opening::Open { epoch } | Opening::Reopen { epoch } | Opening::Displace { epoch }, _) => epoch,
             // Neither comes without a session.
             (Opening::GoOn | Opening::Wait, None) => return Ok(Attempted::Raced),
         };
@@ -188,6 +204,22 @@ impl Opener {
             session,
             revision: opened.revision,
             sequence,
+        }))
+    }
+
+    /// Whether anything is placed on this host that somebody claimed and has not called over. While the session is fenced
+    /// nothing is placed here, and nobody but the controller writes of what is: it can only become less.
+    async fn may_run_here(&self) -> Result<bool, SessionError> {
+        let answer = self.kv.get(keys::session(self.host), Consistency::Linearizable).await?;
+        if self.mirror.reached(answer.revision, OPEN_WITHIN).await.is_err() {
+            return Ok(true);
+        }
+        Ok(self.mirror.read(|view| {
+            let mut placed = view.vms.values().filter(|vm| {
+                let placement = vm.placement.as_ref();
+                placement.is_some_and(|placement| placement.value.host == self.host)
+            });
+            placed.any(|vm| vm.status.is_some() && !runs_nowhere(vm))
         }))
     }
 
@@ -259,7 +291,12 @@ mod tests {
             epoch: Epoch::from_raw(epoch),
         };
         check(None, open(1));
-        check(Some((4, 9, 9, SessionState::Fenced)), open(5));
+        let displaced = Opening::Displace {
+            epoch: Epoch::from_raw(5),
+        };
+        check(Some((4, 9, 9, SessionState::Fenced)), displaced);
+        check(Some((4, 1, 1, SessionState::Fenced)), displaced);
+        check(Some((4, 2, 2, SessionState::Fenced)), open(5));
         check(Some((4, 3, 3, SessionState::Fenced)), open(5));
         check(Some((4, 3, 3, SessionState::Open)), Opening::GoOn);
         let reopened = Opening::Reopen {

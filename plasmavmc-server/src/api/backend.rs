@@ -9,7 +9,7 @@ use std::time::Duration;
 use chainfire::kv::{Consistency, Kv};
 use plasmavmc_core::view::{ClusterView, Heard};
 use plasmavmc_types::HostId;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -32,12 +32,21 @@ pub struct Backend {
     pub numbers: Numbers,
     /// Ends every stream.
     pub stop: CancellationToken,
+    /// How many members of the store vote.
+    pub voters: watch::Receiver<usize>,
     watches: Arc<Semaphore>,
 }
 
 impl Backend {
-    pub fn new(kv: Arc<dyn Kv>, mirror: Mirror, host: HostId, stop: CancellationToken) -> Self {
+    pub fn new(
+        kv: Arc<dyn Kv>,
+        mirror: Mirror,
+        host: HostId,
+        voters: watch::Receiver<usize>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
+            voters,
             kv,
             mirror,
             host,

@@ -85,6 +85,7 @@ fn with_status(vm: api::Vm, status: Option<&VmStatus>) -> api::Vm {
         text: condition.text.clone(),
     });
     api::Vm {
+        leased: status.leased,
         pid: status.process.map_or(0, |process| process.pid),
         qemu_state: status
             .qemu

@@ -74,7 +74,7 @@ impl Played {
         let ids: Vec<HostId> = (0..count).map(|_| HostId::from_uuid(Uuid::new_v4())).collect();
         let own = ids.first().copied().unwrap_or_else(|| HostId::from_uuid(Uuid::nil()));
         let cluster = Self {
-            backend: Backend::new(api_kv, mirror.clone(), own, stop.clone()),
+            backend: Backend::new(api_kv, mirror.clone(), own, watch::channel(3).1, stop.clone()),
             store,
             link,
             mirror,

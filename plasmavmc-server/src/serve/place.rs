@@ -151,6 +151,7 @@ impl Starter {
             Arc::clone(&joined.kv),
             mirror,
             self.identity.host_id,
+            joined.voters.clone(),
             self.streams.clone(),
         );
         let place = Arc::new(Place {

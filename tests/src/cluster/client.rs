@@ -8,9 +8,9 @@ use plasmavmc_proto::api::host_service_client::HostServiceClient;
 use plasmavmc_proto::api::operation_service_client::OperationServiceClient;
 use plasmavmc_proto::api::vm_service_client::VmServiceClient;
 use plasmavmc_proto::api::{
-    ClusterStatus, ClusterStatusRequest, CreateTokenRequest, CreateVmRequest, DeleteVmRequest, GetOperationRequest,
-    GetVmRequest, Host, ListHostsRequest, ListOperationsRequest, ListVmsRequest, Operation, StartVmRequest,
-    StopVmRequest, Vm, operation, vm,
+    ActivateHostRequest, ClusterStatus, ClusterStatusRequest, CreateTokenRequest, CreateVmRequest, DeleteVmRequest,
+    DrainHostRequest, GetOperationRequest, GetVmRequest, Host, ListHostsRequest, ListOperationsRequest, ListVmsRequest,
+    Operation, StartVmRequest, StopVmRequest, Vm, operation, vm,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -72,6 +72,23 @@ impl Client {
     pub async fn list_hosts(&self) -> Result<Vec<Host>, Status> {
         let answer = self.hosts().list_hosts(ListHostsRequest::default()).await;
         Ok(answer?.into_inner().hosts)
+    }
+
+    /// Gives a host nothing new and lets go of what is stopped there.
+    pub async fn drain(&self, host: &str) -> Result<(), Status> {
+        let request = DrainHostRequest {
+            id: host.to_owned(),
+            ..Default::default()
+        };
+        self.hosts().drain_host(request).await.map(drop)
+    }
+
+    pub async fn activate(&self, host: &str) -> Result<(), Status> {
+        let request = ActivateHostRequest {
+            id: host.to_owned(),
+            ..Default::default()
+        };
+        self.hosts().activate_host(request).await.map(drop)
     }
 
     pub async fn create(&self, request: CreateVmRequest) -> Result<Vm, Status> {

@@ -14,6 +14,7 @@ mod client;
 pub mod comeback;
 mod failpoints;
 mod fleet;
+pub mod ha;
 mod lab;
 mod node;
 mod programs;

@@ -3,6 +3,7 @@
 mod agent_gate;
 mod comeback;
 mod disk_full;
+mod failover;
 mod failpoints;
 mod life;
 mod partition;

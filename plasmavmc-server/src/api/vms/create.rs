@@ -1,6 +1,8 @@
 //! CreateVm.
 
+use plasmavmc_core::ha;
 use plasmavmc_core::lifecycle::patience_ms;
+use plasmavmc_core::view::ClusterView;
 use plasmavmc_proto::api;
 use plasmavmc_proto::convert::spec::spec_from_api;
 use plasmavmc_types::{
@@ -109,6 +111,10 @@ fn checked(backend: &Backend, request: &api::CreateVmRequest) -> Result<Wanted, 
             for (field, problem) in backend.mirror.read(|view| unknown_hosts(view, &spec, None)) {
                 checks.refuse(field, problem);
             }
+            let voters = *backend.voters.borrow();
+            if let Some(problem) = backend.mirror.read(|view| no_ha(view, voters, &spec)) {
+                checks.refuse("ha", problem);
+            }
             Some(spec)
         }
         Err(invalid) => {
@@ -129,6 +135,11 @@ fn checked(backend: &Backend, request: &api::CreateVmRequest) -> Result<Wanted, 
         vm: VmId::from_uuid(Uuid::new_v4()),
         operation: OperationId::from_uuid(Uuid::new_v4()),
     })
+}
+
+/// Why `ha = on` cannot be promised.
+pub(super) fn no_ha(view: &ClusterView, voters: usize, spec: &VmSpec) -> Option<String> {
+    ha::refusal(view, spec, voters).map(|obstacle| format!("is on, but it could not be started elsewhere: {obstacle}"))
 }
 
 fn allot(backend: &Backend, tries: u32) -> Result<HeldNumber, ApiError> {

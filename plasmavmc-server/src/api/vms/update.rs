@@ -7,6 +7,7 @@ use plasmavmc_proto::api;
 use plasmavmc_proto::convert::spec::spec_from_api;
 use plasmavmc_types::{VmId, VmRecord, VmSpec};
 
+use super::create::no_ha;
 use super::{TRIES, new_mac, shown, unknown_hosts};
 use crate::api::backend::Backend;
 use crate::api::error::ApiError;
@@ -127,6 +128,7 @@ fn refuse_name(backend: &Backend, vm: VmId, spec: &VmSpec) -> Result<(), ApiErro
 
 /// The record as it is, and the specification as it is to be.
 fn next_spec(backend: &Backend, request: &api::UpdateVmRequest) -> Result<(Stored<VmRecord>, VmSpec), ApiError> {
+    let voters = *backend.voters.borrow();
     backend.mirror.read(|view| {
         let id = find_vm(view, &request.id)?;
         let record = view.vms.get(&id).and_then(|vm| vm.record.clone());
@@ -134,7 +136,11 @@ fn next_spec(backend: &Backend, request: &api::UpdateVmRequest) -> Result<(Store
         refuse_stale(&record.value, request.generation)?;
         let merged = merge(record.value.spec(), request)?;
         let spec = spec_from_api(merged, |reference| view.find(reference), new_mac)?;
-        match unknown_hosts(view, &spec, Some(record.value.spec())).into_iter().next() {
+        let asks_for_ha = record.value.spec().ha != spec.ha || record.value.spec().disks != spec.disks;
+        let no_ha = asks_for_ha.then(|| no_ha(view, voters, &spec)).flatten();
+        let no_ha = no_ha.map(|problem| ("ha".to_owned(), problem));
+        let problems = unknown_hosts(view, &spec, Some(record.value.spec())).into_iter();
+        match problems.chain(no_ha).next() {
             Some((field, problem)) => Err(ApiError::Field { field, problem }),
             None => Ok((record, spec)),
         }

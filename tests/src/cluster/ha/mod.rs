@@ -1,0 +1,64 @@
+//! Failures of hosts, judged from outside of them.
+//!
+//! Must never: believe a server about what runs. The [`Sampler`] looks at the processes of this machine, of which the
+//! hosts are parts.
+
+mod sampler;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use plasmavmc_proto::api::{CreateVmRequest, HaPolicy, Vm, vm};
+
+pub use sampler::{Double, Sampler};
+
+use super::{Client, HostedCluster, bare, until};
+
+/// A VM without a guest that is started elsewhere when its host dies.
+pub fn movable(name: &str) -> CreateVmRequest {
+    let mut request = bare(name);
+    request.set_ha(HaPolicy::Auto);
+    request
+}
+
+/// The store's member that leads, by the index of its host, as another host says.
+pub async fn leader(cluster: &HostedCluster, asked: usize) -> Result<usize> {
+    let client = cluster.client(asked)?;
+    let name = until("a leader", Duration::from_secs(30), async || {
+        let status = client.status().await.map_err(|status| status.to_string())?;
+        match status.leader.as_str() {
+            "" => Err("nobody leads".to_owned()),
+            name => Ok(name.to_owned()),
+        }
+    })
+    .await?;
+    cluster.host_called(&name)
+}
+
+/// Creates a VM and sees that it runs, leased: it can be started elsewhere from now on.
+pub async fn running_leased(client: &Client, mut request: CreateVmRequest) -> Result<Vm> {
+    request.wait = true;
+    let name = request.name.clone();
+    let vm = client
+        .create(request)
+        .await
+        .with_context(|| format!("creating {name}"))?;
+    ensure!(vm.state() == vm::State::Running && vm.leased, "{vm:?}");
+    Ok(vm)
+}
+
+/// Waits until a VM runs on another host, in a process that exists.
+pub async fn until_elsewhere(cluster: &HostedCluster, asked: usize, vm: &Vm, within: Duration) -> Result<Vm> {
+    let client = cluster.client(asked)?;
+    let began = Instant::now();
+    until(&format!("{} to run elsewhere", vm.name), within, async || {
+        let seen = client.get(&vm.id).await.map_err(|status| status.to_string())?;
+        let is_there = seen.state() == vm::State::Running && seen.host != vm.host;
+        if is_there {
+            Ok(seen)
+        } else {
+            Err(format!("after {:?}: {seen:?}", began.elapsed()))
+        }
+    })
+    .await
+}

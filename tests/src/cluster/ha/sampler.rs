@@ -1,0 +1,144 @@
+//! Looks every few milliseconds whether any VM runs twice.
+//!
+//! A QEMU counts as executing unless the kernel says that it is stopped (T), a zombie or dead. That is stricter than it
+//! need be: one that waits at `-S` or was paused over its monitor executes nothing either. A failover never needs the
+//! difference: what was left behind is stopped before anything is started elsewhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_millis(20);
+
+/// Two processes of one VM that executed at the same time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Double {
+    pub vm: String,
+    pub pids: Vec<u32>,
+    pub after: Duration,
+}
+
+/// Looks until it is dropped.
+#[derive(Debug)]
+pub struct Sampler {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    looks: AtomicU64,
+    slowest_ms: AtomicU64,
+    doubles: Mutex<Vec<Double>>,
+}
+
+impl Sampler {
+    /// Of the QEMUs that run below this folder.
+    pub fn start(below: &std::path::Path) -> Self {
+        let shared = Arc::<Shared>::default();
+        let (theirs, below) = (Arc::clone(&shared), below.to_owned());
+        let thread = std::thread::spawn(move || watch(&theirs, &below));
+        Self {
+            shared,
+            thread: Some(thread),
+        }
+    }
+
+    pub fn doubles(&self) -> Vec<Double> {
+        self.shared.doubles.lock().clone()
+    }
+
+    pub fn looks(&self) -> u64 {
+        self.shared.looks.load(Ordering::Relaxed)
+    }
+
+    /// The longest time between two looks: what lasted shorter may have been missed.
+    pub fn slowest_ms(&self) -> u64 {
+        self.shared.slowest_ms.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It ends after its next look.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn watch(shared: &Shared, below: &std::path::Path) {
+    let began = Instant::now();
+    let mut known = BTreeMap::<u32, Option<String>>::new();
+    let mut last = Instant::now();
+    while !shared.stop.load(Ordering::Relaxed) {
+        let mut executing = BTreeMap::<String, Vec<u32>>::new();
+        for (pid, vm) in look(&mut known, below) {
+            executing.entry(vm).or_default().push(pid);
+        }
+        let doubles = executing.into_iter().filter(|(_, pids)| pids.len() > 1);
+        // Two looks at two processes are not one moment: what was seen is looked at once more.
+        for (vm, pids) in doubles.filter(|(_, pids)| pids.iter().all(|pid| executes(*pid))) {
+            let after = began.elapsed();
+            let mut doubles = shared.doubles.lock();
+            if !doubles.iter().any(|double| double.vm == vm && double.pids == pids) {
+                doubles.push(Double { vm, pids, after });
+            }
+        }
+        let took = u64::try_from(last.elapsed().as_millis()).unwrap_or(u64::MAX);
+        shared.slowest_ms.fetch_max(took, Ordering::Relaxed);
+        shared.looks.fetch_add(1, Ordering::Relaxed);
+        last = Instant::now();
+        std::thread::sleep(EVERY);
+    }
+}
+
+/// The QEMUs that execute, with the VMs whose they are.
+fn look(known: &mut BTreeMap<u32, Option<String>>, below: &std::path::Path) -> Vec<(u32, String)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids: Vec<u32> = entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    // A process may become another program: only what is a QEMU is remembered.
+    known.retain(|pid, _| pids.contains(pid));
+    let mut found = Vec::new();
+    for pid in pids {
+        if let Some(vm) = known.get(&pid) {
+            found.extend(vm.clone().map(|vm| (pid, vm)));
+        } else if let Some(vm) = vm_of(pid, below) {
+            known.insert(pid, Some(vm.clone()));
+            found.push((pid, vm));
+        }
+    }
+    found.retain(|(pid, _)| executes(*pid));
+    found
+}
+
+fn vm_of(pid: u32, below: &std::path::Path) -> Option<String> {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    if !name.starts_with("qemu-system") {
+        return None;
+    }
+    let folder = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    // As the host names it, which may be a mount of its own: the last part is the VM.
+    let is_ours = folder.starts_with(below) || folder.parent()?.ends_with("vms");
+    let vm = folder.file_name()?.to_str()?.to_owned();
+    is_ours.then_some(vm)
+}
+
+fn executes(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    let state = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.trim_start().chars().next());
+    !matches!(state, None | Some('T' | 't' | 'Z' | 'X'))
+}

@@ -1,0 +1,168 @@
+//! A host dies, and what it ran runs elsewhere within seconds; never twice, whatever is cut or stopped.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use plasmavmc_proto::api::{Vm, vm::State};
+use plasmavmc_tests::cluster::ha::{Sampler, leader, movable, running_leased, until_elsewhere};
+use plasmavmc_tests::cluster::{HostedCluster, measured, until};
+
+use crate::SOON;
+
+/// Three hosts and what watches them.
+fn on_three_hosts<F: Future<Output = Result<()>>>(test: impl FnOnce(std::sync::Arc<HostedCluster>) -> F + Send) {
+    let cluster = std::sync::Arc::new(HostedCluster::build(3).unwrap());
+    let sampler = Sampler::start(cluster.lab().folder());
+    let outcome = cluster.run(async || {
+        cluster.form().await?;
+        test(std::sync::Arc::clone(&cluster)).await
+    });
+    let doubles = sampler.doubles();
+    if let Err(error) = outcome {
+        panic!("{error:?}");
+    }
+    assert_eq!(doubles, [], "VMs ran twice");
+    assert!(sampler.looks() > 0);
+}
+
+/// A VM on a follower's host, or on the leader's.
+async fn vm_on(cluster: &HostedCluster, host: usize, name: &str) -> Result<Vm> {
+    let mut request = movable(name);
+    request.affinity = None;
+    // The other hosts are drained while it is placed: nothing binds it to one afterwards.
+    let client = cluster.client(host)?;
+    for other in (0..3).filter(|other| *other != host) {
+        client.drain(&format!("h{}", other + 1)).await?;
+    }
+    let vm = running_leased(&client, request).await?;
+    for other in (0..3).filter(|other| *other != host) {
+        client.activate(&format!("h{}", other + 1)).await?;
+    }
+    ensure!(cluster.host_called(&vm.host)? == host, "{vm:?}");
+    Ok(vm)
+}
+
+async fn power_cut_of(cluster: &HostedCluster, is_leader: bool) -> Result<()> {
+    let leads = leader(cluster, 0).await?;
+    let victim = (0..3).find(|host| (*host == leads) == is_leader).context("one")?;
+    let asked = (0..3).find(|host| *host != victim).context("another")?;
+    let vm = vm_on(cluster, victim, "wanderer").await?;
+    let cut = Instant::now();
+    cluster.lab()[victim].power_cut()?;
+    let moved = until_elsewhere(cluster, asked, &vm, Duration::from_secs(20)).await?;
+    let took = measured("a VM of a host without power runs elsewhere", cut);
+    ensure!(moved.incarnation == vm.incarnation + 1, "{moved:?}");
+    ensure!(took < Duration::from_secs(12), "{took:?}");
+    cluster.lab()[victim].power_on()?;
+    cluster.serve(victim, &[])?;
+    cluster.until_whole(asked, 3).await?;
+    let still = cluster
+        .client(victim)?
+        .until_state(&vm.id, State::Running, SOON)
+        .await?;
+    ensure!(still.host == moved.host && still.pid == moved.pid, "{still:?}");
+    Ok(())
+}
+
+#[test]
+fn a_follower_without_power_costs_seconds() {
+    on_three_hosts(|cluster| async move { power_cut_of(&cluster, false).await });
+}
+
+#[test]
+fn a_leader_without_power_costs_seconds_and_freezes_nobody_else() {
+    on_three_hosts(|cluster| async move {
+        let leads = leader(&cluster, 0).await?;
+        let bystander = vm_on(&cluster, (leads + 1) % 3, "bystander").await?;
+        power_cut_of(&cluster, true).await?;
+        let seen = cluster.client((leads + 1) % 3)?.get(&bystander.id).await?;
+        ensure!(
+            seen.pid == bystander.pid && seen.incarnation == bystander.incarnation,
+            "{seen:?}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_host_that_is_cut_off_freezes_and_loses_what_was_moved() {
+    on_three_hosts(|cluster| async move {
+        let leads = leader(&cluster, 0).await?;
+        let island = (leads + 1) % 3;
+        let mainland: Vec<usize> = (0..3).filter(|host| *host != island).collect();
+        let vm = vm_on(&cluster, island, "islander").await?;
+        let old = cluster.qemus(island);
+        let cut = Instant::now();
+        cluster.lab().partition(&[&[island], &mainland])?;
+        until("its QEMU to be stopped", SOON, async || {
+            let states: Vec<char> = old.iter().map(|pid| state_of(*pid)).collect();
+            if states == ['T'] {
+                Ok(())
+            } else {
+                Err(format!("{states:?}"))
+            }
+        })
+        .await?;
+        let frozen = measured("it is frozen", cut);
+        ensure!(frozen < Duration::from_millis(5500), "{frozen:?}");
+        let moved = until_elsewhere(&cluster, leads, &vm, Duration::from_secs(20)).await?;
+        measured("it runs on the mainland", cut);
+        ensure!(cluster.qemus(island) == old, "killed without proof");
+        cluster.lab().heal()?;
+        let healed = Instant::now();
+        until("what was left behind to be killed", SOON, async || {
+            let left = cluster.qemus(island);
+            if left.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{left:?}"))
+            }
+        })
+        .await?;
+        measured("what was left behind is killed", healed);
+        let still = cluster.client(island)?.get(&vm.id).await?;
+        ensure!(still.pid == moved.pid && still.host == moved.host, "{still:?}");
+        cluster.until_whole(island, 3).await
+    });
+}
+
+#[test]
+fn a_cut_that_is_shorter_than_the_failover_costs_a_pause_only() {
+    on_three_hosts(|cluster| async move {
+        let leads = leader(&cluster, 0).await?;
+        let island = (leads + 1) % 3;
+        let mainland: Vec<usize> = (0..3).filter(|host| *host != island).collect();
+        let vm = vm_on(&cluster, island, "sleeper").await?;
+        let pid = *cluster.qemus(island).first().context("one")?;
+        cluster.lab().partition(&[&[island], &mainland])?;
+        until("it to be frozen", SOON, async || match state_of(pid) {
+            'T' => Ok(()),
+            state => Err(state.to_string()),
+        })
+        .await?;
+        cluster.lab().heal()?;
+        let healed = Instant::now();
+        let seen = until("it to go on", SOON, async || {
+            let seen = cluster.client(leads)?.get(&vm.id).await?;
+            let goes_on = state_of(pid) != 'T' && seen.state() == State::Running && seen.qemu_state == "running";
+            if goes_on {
+                Ok(seen)
+            } else {
+                Err(anyhow::anyhow!("{} {seen:?}", state_of(pid)))
+            }
+        })
+        .await?;
+        measured("it goes on", healed);
+        ensure!(seen.pid == vm.pid && seen.incarnation == vm.incarnation, "{seen:?}");
+        Ok(())
+    });
+}
+
+/// As the kernel says: `T` is stopped.
+fn state_of(pid: u32) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.trim_start().chars().next());
+    state.unwrap_or('-')
+}
