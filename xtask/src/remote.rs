@@ -20,10 +20,13 @@ pub fn bench(checkout: &Checkout, kind: &str, options: &[OsString]) -> Result<Ex
             setup::ensure_libvirt()?;
             become_binary(checkout, Purpose::Test, "plasmavmc-bench", kind, options)
         }
-        "failover" => Ok(absent::refuse("bench failover", absent::FAILOVER)),
+        "failover" => {
+            guest::ensure_micro(checkout)?;
+            become_binary(checkout, Purpose::Test, "plasmavmc-bench", kind, options)
+        }
         "guest" => Ok(absent::refuse("bench guest", absent::GUESTS)),
         "apply" => Ok(absent::refuse("bench apply", absent::DECLARATIVE)),
-        _ => Ok(unknown("bench", kind, "kv, vm, cluster")),
+        _ => Ok(unknown("bench", kind, "kv, vm, cluster, failover")),
     }
 }
 
@@ -33,14 +36,13 @@ pub fn torture(checkout: &Checkout, kind: &str, options: &[OsString]) -> Result<
             guest::ensure_micro(checkout)?;
             become_binary(checkout, Purpose::Test, "plasmavmc-torture", kind, options)
         }
-        "kv" | "corrupt" | "follower" | "api" | "comeback" => {
+        "kv" | "corrupt" | "follower" | "api" | "comeback" | "ha" => {
             become_binary(checkout, Purpose::Test, "plasmavmc-torture", kind, options)
         }
-        "ha" => Ok(absent::refuse("torture ha", absent::FAILOVER)),
         _ => Ok(unknown(
             "torture",
             kind,
-            "kv, corrupt, follower, adopt, channel, api, failpoints, comeback",
+            "kv, corrupt, follower, adopt, channel, api, failpoints, comeback, ha",
         )),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use plasmavmc_core::liveness::FENCE;
 use plasmavmc_core::view::{ClusterView, Heard, HostView, Stored, VmView};
 use plasmavmc_core::visible::{self, HostState};
 use plasmavmc_proto::api;
@@ -221,6 +222,12 @@ pub fn host(view: &ClusterView, heard: &Heard, id: HostId) -> Option<api::Host> 
         host.accelerator = beat.facts.accelerator.clone();
         host.version = beat.facts.version.clone();
         host.warnings = beat.facts.warnings.clone();
+    }
+    let decisions = view.decisions.values().rev().map(|decision| &decision.value);
+    let mut fences = decisions.filter(|decision| decision.kind == FENCE && decision.host == Some(id));
+    if let Some(fence) = fences.next() {
+        host.fenced_at_ms = fence.at_ms;
+        host.fenced_because = fence.text.clone();
     }
     Some(host)
 }

@@ -11,6 +11,7 @@ use plasmavmc_tests::bench::programs;
 use plasmavmc_tests::bench::reaper;
 use plasmavmc_tests::bench::report::Report;
 use plasmavmc_tests::bench::sections::Section;
+use plasmavmc_tests::cluster::ha::failover;
 use plasmavmc_tests::{bench_cluster, bench_vm};
 
 #[derive(Debug, Parser)]
@@ -28,6 +29,8 @@ enum Command {
     Vm(bench_vm::Options),
     /// VMs of a cluster beside libvirt's, and beside a bare loop of QEMUs.
     Cluster(bench_cluster::Options),
+    /// A host without power: how soon what it ran runs elsewhere.
+    Failover(failover::Options),
     #[command(hide = true)]
     VmHolder(bench_vm::Hold),
     /// Ends the members of a run when it is over; started by `kv`.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Kv(kv) => run(&kv),
         Command::Vm(options) => run_vm(&options),
         Command::Cluster(options) => run_cluster(&options),
+        Command::Failover(options) => run_failover(&options),
         Command::VmHolder(hold) => bench_vm_holder(&hold),
         Command::Reap { dir } => reaper::reap(&dir),
     };
@@ -90,6 +94,11 @@ async fn run_cluster(options: &bench_cluster::Options) -> Result<()> {
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
     };
     println!("{}", serde_json::to_string(&figures)?);
+    Ok(())
+}
+
+fn run_failover(options: &failover::Options) -> Result<()> {
+    println!("{}", serde_json::to_string(&failover::run(options)?)?);
     Ok(())
 }
 

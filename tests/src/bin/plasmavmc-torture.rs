@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use plasmavmc_tests::channel_torture as channel;
-use plasmavmc_tests::cluster::{self, Failpoints, comeback, race};
+use plasmavmc_tests::cluster::{self, Failpoints, comeback, ha, race};
 use plasmavmc_tests::hosts::{DiskPlan, Lab, LabPlan, Program};
 use plasmavmc_tests::torture::{adopt, corrupt, follower, kv};
 use serde::Serialize;
@@ -35,6 +35,8 @@ enum Command {
     Api(race::Options),
     /// A server that dies at every step of what it does.
     Failpoints(Failpoints),
+    /// Hosts that die, are cut off and come back, at random: nothing runs twice, everything runs again.
+    Ha(ha::torture::Options),
     /// Servers and QEMUs that are killed: how soon what is said is true again.
     Comeback(comeback::Options),
     #[command(hide = true)]
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Failpoints(options) => {
             block_on(cluster::run_failpoints(&options)).and_then(|report| print(&report, report.is_success()))
         }
+        Command::Ha(options) => ha::torture::run(&options).and_then(|report| print(&report, report.is_success())),
         Command::Comeback(options) => {
             block_on(comeback::run(&options)).and_then(|report| print(&report, report.is_success()))
         }

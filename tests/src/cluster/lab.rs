@@ -115,6 +115,27 @@ impl HostedCluster {
         self.lab[host].disk().join(FOLDER)
     }
 
+    /// What the host of this index is called.
+    pub fn name(&self, host: usize) -> String {
+        name(host)
+    }
+
+    /// The server of a host, if one was started.
+    pub fn server(&self, host: usize) -> Option<Process> {
+        self.servers.lock().get(host).cloned().flatten()
+    }
+
+    /// The processes of a host whose program has this name, as this machine numbers them.
+    pub fn programs_of(&self, host: usize, program: &str) -> Vec<u32> {
+        // The kernel keeps 15 bytes of it.
+        let name = &program[..program.len().min(15)];
+        let is_it = |pid: &u32| {
+            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            comm.is_ok_and(|comm| comm.trim_end() == name)
+        };
+        self.lab[host].processes().into_iter().filter(is_it).collect()
+    }
+
     /// The host of a name.
     pub fn host_called(&self, wanted: &str) -> Result<usize> {
         let found = (0..self.lab.hosts().len()).find(|host| name(*host) == wanted);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use plasmavmc_proto::api::{Vm, vm::State};
-use plasmavmc_tests::cluster::ha::{Sampler, leader, movable, running_leased, until_elsewhere};
+use plasmavmc_tests::cluster::ha::{Sampler, leader, leased_on, movable, until_elsewhere};
 use plasmavmc_tests::cluster::{HostedCluster, measured, until};
 
 use crate::SOON;
@@ -25,21 +25,8 @@ fn on_three_hosts<F: Future<Output = Result<()>>>(test: impl FnOnce(std::sync::A
     assert!(sampler.looks() > 0);
 }
 
-/// A VM on a follower's host, or on the leader's.
 async fn vm_on(cluster: &HostedCluster, host: usize, name: &str) -> Result<Vm> {
-    let mut request = movable(name);
-    request.affinity = None;
-    // The other hosts are drained while it is placed: nothing binds it to one afterwards.
-    let client = cluster.client(host)?;
-    for other in (0..3).filter(|other| *other != host) {
-        client.drain(&format!("h{}", other + 1)).await?;
-    }
-    let vm = running_leased(&client, request).await?;
-    for other in (0..3).filter(|other| *other != host) {
-        client.activate(&format!("h{}", other + 1)).await?;
-    }
-    ensure!(cluster.host_called(&vm.host)? == host, "{vm:?}");
-    Ok(vm)
+    leased_on(cluster, host, movable(name)).await
 }
 
 async fn power_cut_of(cluster: &HostedCluster, is_leader: bool) -> Result<()> {
@@ -120,9 +107,10 @@ fn a_host_that_is_cut_off_freezes_and_loses_what_was_moved() {
         })
         .await?;
         measured("what was left behind is killed", healed);
+        cluster.until_whole(island, 3).await?;
         let still = cluster.client(island)?.get(&vm.id).await?;
         ensure!(still.pid == moved.pid && still.host == moved.host, "{still:?}");
-        cluster.until_whole(island, 3).await
+        Ok(())
     });
 }
 

@@ -3,7 +3,10 @@
 //! Must never: believe a server about what runs. The [`Sampler`] looks at the processes of this machine, of which the
 //! hosts are parts.
 
+pub mod failover;
 mod sampler;
+mod strikes;
+pub mod torture;
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +22,22 @@ pub fn movable(name: &str) -> CreateVmRequest {
     let mut request = bare(name);
     request.set_ha(HaPolicy::Auto);
     request
+}
+
+/// A leased VM on this host: the others take nothing while it is placed, and nothing binds it afterwards.
+pub async fn leased_on(cluster: &HostedCluster, host: usize, request: CreateVmRequest) -> Result<Vm> {
+    let hosts = cluster.lab().hosts().len();
+    let client = cluster.client(host)?;
+    let others = || (0..hosts).filter(|other| *other != host);
+    for other in others() {
+        client.drain(&cluster.name(other)).await?;
+    }
+    let vm = running_leased(&client, request).await?;
+    for other in others() {
+        client.activate(&cluster.name(other)).await?;
+    }
+    ensure!(cluster.host_called(&vm.host)? == host, "{vm:?}");
+    Ok(vm)
 }
 
 /// The store's member that leads, by the index of its host, as another host says.

@@ -1,0 +1,223 @@
+//! `torture ha`: faults at random, one after the other, on a cluster that runs VMs. Nothing may ever run twice, nothing
+//! may get lost, and after each fault everything must run again soon.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use plasmavmc_proto::api::{Vm, vm::State};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use serde::Serialize;
+
+use super::strikes::{Fault, Striker};
+use super::{Sampler, movable, running_leased};
+use crate::cluster::{Client, HostedCluster};
+use crate::hosts::DiskPlan;
+
+/// What is promised: everything runs again this long after a fault is mended.
+const CONVERGE_WITHIN: Duration = Duration::from_secs(30);
+/// What is waited for, to tell slow from never.
+const PATIENCE: Duration = Duration::from_secs(180);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const DISK_MIB: u32 = 256;
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Faults in a row
+    #[arg(long, default_value_t = 300)]
+    pub faults: u32,
+    #[arg(long, default_value_t = 3)]
+    pub hosts: usize,
+    #[arg(long, default_value_t = 8)]
+    pub vms: usize,
+    /// The same seed strikes in the same order
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Each fault twice
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// The result, as one JSON object.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    pub faults: BTreeMap<Fault, u32>,
+    pub struck: u32,
+    /// Kinds of faults that never came.
+    pub missed: Vec<Fault>,
+    pub double_runs: usize,
+    pub lost_vms: usize,
+    /// VMs that were started anew by a fault that may only pause them.
+    pub spurious_reboots: u32,
+    /// VMs that were started on another host.
+    pub moves: u64,
+    pub max_converge_s: f64,
+    pub p50_converge_s: f64,
+    /// Faults after which not everything ran in time.
+    pub late: u32,
+    /// The longest time in which the processes were not looked at.
+    pub slowest_look_ms: u64,
+    pub looks: u64,
+    pub problems: Vec<String>,
+    pub seconds: f64,
+}
+
+impl Report {
+    pub fn is_success(&self) -> bool {
+        self.double_runs == 0
+            && self.lost_vms == 0
+            && self.spurious_reboots == 0
+            && self.late == 0
+            && self.missed.is_empty()
+            && self.problems.is_empty()
+    }
+}
+
+pub fn run(options: &Options) -> Result<Report> {
+    let began = Instant::now();
+    let cluster = HostedCluster::build_with(options.hosts, DiskPlan::Limited { mib: DISK_MIB })?;
+    let sampler = Sampler::start(cluster.lab().folder());
+    let mut report = cluster.run(async || {
+        cluster.form().await?;
+        rage(&cluster, options, &sampler).await
+    })?;
+    let doubles = sampler.doubles();
+    for double in &doubles {
+        report.problems.push(format!("{double:?}"));
+    }
+    report.double_runs = doubles.len();
+    report.slowest_look_ms = sampler.slowest_ms();
+    report.looks = sampler.looks();
+    report.seconds = began.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+async fn rage(cluster: &HostedCluster, options: &Options, sampler: &Sampler) -> Result<Report> {
+    let client = cluster.client(0)?;
+    for number in 0..options.vms {
+        running_leased(&client, movable(&format!("vm-{number}"))).await?;
+    }
+    let mut report = Report::default();
+    let mut striker = Striker {
+        cluster,
+        random: StdRng::seed_from_u64(options.seed),
+        tally: BTreeMap::new(),
+    };
+    let mut converged = Vec::new();
+    let mut before = until_all_run(cluster, options.vms).await?.0;
+    let faults = match options.quick {
+        true => 2 * u32::try_from(Fault::ALL.len())?,
+        false => options.faults,
+    };
+    for number in 0..faults {
+        // First each once, so that a short run has met all of them.
+        let fault = match Fault::ALL.get(usize::try_from(number)?) {
+            Some(fault) => *fault,
+            None => *Fault::ALL.choose(&mut striker.random).context("a fault")?,
+        };
+        striker
+            .strike(fault)
+            .await
+            .with_context(|| format!("{fault:?}, number {number}"))?;
+        let (after, took) = match until_all_run(cluster, options.vms).await {
+            Ok(found) => found,
+            Err(error) => {
+                report.lost_vms += 1;
+                report.problems.push(format!("{fault:?}, number {number}: {error:#}"));
+                break;
+            }
+        };
+        converged.push(took.as_secs_f64());
+        report.late += u32::from(took > CONVERGE_WITHIN);
+        let changed = changed(&before, &after);
+        report.moves += after
+            .iter()
+            .map(|(id, vm)| vm.incarnation - before.get(id).map_or(0, |vm| vm.incarnation))
+            .sum::<u64>();
+        if fault.costs_a_pause_only() && !changed.is_empty() {
+            report.spurious_reboots += u32::try_from(changed.len())?;
+            report
+                .problems
+                .push(format!("{fault:?}, number {number}: {}", changed.join("; ")));
+        }
+        eprintln!(
+            "  {}/{faults}: all run after {:.1} s, {} changed, {} doubles",
+            number + 1,
+            took.as_secs_f64(),
+            changed.len(),
+            sampler.doubles().len()
+        );
+        before = after;
+        if !sampler.doubles().is_empty() {
+            break;
+        }
+    }
+    converged.sort_by(f64::total_cmp);
+    report.max_converge_s = converged.last().copied().unwrap_or_default();
+    report.p50_converge_s = converged.get(converged.len() / 2).copied().unwrap_or_default();
+    report.struck = striker.tally.values().sum();
+    report.missed = Fault::ALL
+        .into_iter()
+        .filter(|fault| !striker.tally.contains_key(fault))
+        .collect();
+    report.faults = striker.tally;
+    Ok(report)
+}
+
+type Seen = BTreeMap<String, Vm>;
+
+/// Until every host says that every VM runs, and says the same of each; and how long that took.
+async fn until_all_run(cluster: &HostedCluster, vms: usize) -> Result<(Seen, Duration)> {
+    let began = Instant::now();
+    let clients: Vec<Client> = (0..cluster.lab().hosts().len())
+        .map(|host| Client::with_deadline(&cluster.api(host), Duration::from_secs(5)))
+        .collect::<Result<_>>()?;
+    let mut problem = String::new();
+    while began.elapsed() < PATIENCE {
+        match all_run(&clients, vms).await {
+            Ok(seen) => return Ok((seen, began.elapsed())),
+            Err(why) => problem = why,
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    bail!("not all of them run after {PATIENCE:?}: {problem}")
+}
+
+async fn all_run(clients: &[Client], vms: usize) -> Result<Seen, String> {
+    let mut first: Option<Seen> = None;
+    for client in clients {
+        let listed = client.list().await.map_err(|status| status.to_string())?;
+        let seen: Seen = listed.into_iter().map(|vm| (vm.id.clone(), vm)).collect();
+        if seen.len() != vms {
+            return Err(format!("{} of {vms} VMs are there", seen.len()));
+        }
+        let is_well = |vm: &&Vm| vm.state() == State::Running && vm.qemu_state == "running";
+        if let Some(vm) = seen.values().find(|vm| !is_well(vm)) {
+            return Err(format!("{} is {:?} on {}: {}", vm.name, vm.state(), vm.host, vm.reason));
+        }
+        match &first {
+            None => first = Some(seen),
+            Some(first) if changed(first, &seen).is_empty() => {}
+            Some(_) => return Err("the hosts say different things".to_owned()),
+        }
+    }
+    first.ok_or_else(|| "no host was asked".to_owned())
+}
+
+/// The VMs that are not the same processes in the same places.
+fn changed(before: &Seen, after: &Seen) -> Vec<String> {
+    let is_other =
+        |vm: &Vm, other: &Vm| (vm.pid, &vm.host, vm.incarnation) != (other.pid, &other.host, other.incarnation);
+    let pairs = before.iter().filter_map(|(id, vm)| Some((vm, after.get(id)?)));
+    let others = pairs.filter(|(vm, other)| is_other(vm, other));
+    others
+        .map(|(vm, other)| {
+            format!(
+                "{} was pid {} on {} as {}, is pid {} on {} as {}",
+                vm.name, vm.pid, vm.host, vm.incarnation, other.pid, other.host, other.incarnation
+            )
+        })
+        .collect()
+}
