@@ -102,6 +102,14 @@ const LAYERS: &[Layer] = &[
         never: &[],
     },
     Layer {
+        name: "plasmavmc-sim",
+        // It plays what ships: the decisions and the rule of the deadman, and nothing that does I/O.
+        workspace: &[TYPES, "plasmavmc-core", "plasmavmc-guard"],
+        external: None,
+        // As the guard, whose client nobody here uses.
+        never: STORES_AND_SERVERS,
+    },
+    Layer {
         name: "plasmavmc-tests",
         workspace: &[
             TYPES,

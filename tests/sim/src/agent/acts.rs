@@ -38,12 +38,7 @@ impl World {
                     leased,
                     shared,
                 };
-                if let Some(entry) = self.entry(site, vm) {
-                    entry.claimed = None;
-                    entry.launch_failed = None;
-                }
-                let takes = self.rng.within(self.setup.delays.launch);
-                self.begin(site, life, vm, (Doing::Launch, work), takes);
+                self.launch(site, life, vm, work);
             }
             AgentAction::Cont { vm, attempt } => {
                 let takes = self.rng.within(self.setup.delays.act);
@@ -84,6 +79,15 @@ impl World {
                 }
             }
         }
+    }
+
+    fn launch(&mut self, site: usize, life: u64, vm: VmId, work: Work) {
+        if let Some(entry) = self.entry(site, vm) {
+            entry.claimed = None;
+            entry.launch_failed = None;
+        }
+        let takes = self.rng.within(self.setup.delays.launch);
+        self.begin(site, life, vm, (Doing::Launch, work), takes);
     }
 
     pub fn entry(&mut self, site: usize, vm: VmId) -> Option<&mut crate::host::Entry> {
