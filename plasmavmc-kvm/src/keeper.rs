@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use plasmavmc_guard::client::{CallError, Client, EnsureError, Events, ensure_running};
 use plasmavmc_guard::wire::{ExitReason, Held, Key, Phase, Refusal, SpawnOrder};
+use plasmavmc_types::Epoch;
 use tokio::net::unix::pipe;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -149,9 +150,9 @@ impl Keeper {
         }
     }
 
-    /// Lets a process run again that the guard stopped, if the guard finds the deadline ahead.
-    pub async fn thaw(&self, key: Key) -> Result<(), KeeperError> {
-        let thawed = self.in_time(PATIENCE, |client| async move { client.thaw(key).await });
+    /// Lets a process run again that the guard stopped, if the guard finds the deadline ahead, and of this session.
+    pub async fn thaw(&self, key: Key, epoch: Epoch) -> Result<(), KeeperError> {
+        let thawed = self.in_time(PATIENCE, |client| async move { client.thaw(key, epoch).await });
         thawed.await.map(drop)
     }
 

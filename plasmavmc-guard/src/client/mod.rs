@@ -135,9 +135,13 @@ impl Client {
         done(self.call(order, Vec::new(), ANSWER_PATIENCE).await?)
     }
 
-    /// Lets a frozen child go on, if the deadline is ahead. One that is not frozen is no error.
-    pub async fn thaw(&self, key: Key) -> Result<Held, CallError> {
-        held(self.call(Order::Thaw(key), Vec::new(), ANSWER_PATIENCE).await?).map(|(held, _)| held)
+    /// Lets a frozen child go on, if the deadline is ahead and of this session. One that is not frozen is no error.
+    pub async fn thaw(&self, key: Key, epoch: Epoch) -> Result<Held, CallError> {
+        held(
+            self.call(Order::Thaw { key, epoch }, Vec::new(), ANSWER_PATIENCE)
+                .await?,
+        )
+        .map(|(held, _)| held)
     }
 
     /// Takes the place of an earlier subscription of this connection.

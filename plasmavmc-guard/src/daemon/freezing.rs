@@ -145,10 +145,13 @@ impl Guard {
         Err(Refusal::LeaseOver { over_for_ms })
     }
 
-    pub(super) fn thaw(&mut self, key: Key) -> Result<Held, Refusal> {
+    pub(super) fn thaw(&mut self, key: Key, epoch: Epoch) -> Result<Held, Refusal> {
         let child = self.child(key)?;
         if child.is_frozen() {
             self.require_lease()?;
+            if let Some(held) = self.deadman.epoch().filter(|held| *held != epoch) {
+                return Err(Refusal::StaleEpoch { held });
+            }
             if child.needs_sentinel() && self.sentinel.is_none() {
                 let problem = "no sentinel would stop what was adopted if the guard died".to_owned();
                 return Err(Refusal::Failed { problem });

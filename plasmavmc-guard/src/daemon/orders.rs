@@ -40,7 +40,7 @@ impl Guard {
             } => self
                 .extend_lease(epoch, until_boottime_ms)
                 .and_then(|()| at_once(Answer::Done)),
-            Order::Thaw(key) => self.thaw(key).and_then(|held| at_once(Answer::Held(held))),
+            Order::Thaw { key, epoch } => self.thaw(key, epoch).and_then(|held| at_once(Answer::Held(held))),
             Order::Upgrade { program } => self.order_upgrade(asker, program),
             Order::Stop { leave_running } => self.stop(leave_running),
         };

@@ -58,9 +58,10 @@ pub enum Order {
     /// with this epoch. A higher epoch replaces the deadline, the same one only ever moves it on, a lower one is
     /// refused. It thaws nothing. Answered by [`Answer::Done`].
     Lease { epoch: Epoch, until_boottime_ms: u64 },
-    /// Let a frozen child go on, if the deadline is ahead at that moment; answered by [`Answer::Held`], also for
-    /// a child that is not frozen.
-    Thaw(Key),
+    /// Let a frozen child go on, if the deadline is ahead at that moment and still that of the session in which it was
+    /// proven that it may: an order that comes late must not act on the lease of a later session. Answered by
+    /// [`Answer::Held`], also for a child that is not frozen.
+    Thaw { key: Key, epoch: Epoch },
     /// Replace the guard's program in place. Answered by [`Answer::Done`], from the new program.
     Upgrade { program: Option<String> },
     /// End the guard. Refused while it holds children that run, unless they are to be left running.

@@ -37,7 +37,10 @@ fn messages_come_back_as_they_were_sent() {
             epoch: Epoch::FIRST,
             until_boottime_ms: 4000,
         },
-        Order::Thaw(key()),
+        Order::Thaw {
+            key: key(),
+            epoch: Epoch::FIRST,
+        },
         Order::Upgrade { program: None },
         Order::Stop { leave_running: true },
     ];

@@ -9,7 +9,7 @@ use plasmavmc_guard::wire::{ExitReason, Held};
 use plasmavmc_types::Epoch;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::leases::is_stopped;
+use crate::leases::{is_stopped, thaw};
 use crate::place::{Obedient, PROGRAM, Place, boottime_ms, eventually, next_exit, processes_naming};
 
 fn folder(place: &Place, name: &str) -> PathBuf {
@@ -99,7 +99,7 @@ async fn what_executes_is_not_killed_by_a_claim() {
     let held = frozen(&client, &child).await;
     is_read(&folder).await;
     lease_for_epoch(&client, 3).await;
-    client.thaw(held.key).await.expect("thawed");
+    thaw(&client, held.key).await.expect("thawed");
     claim(&folder, 8);
     // A frozen one beside it is killed by the same claim, so readers were there.
     let other = place.leased(6, &[&folder]);
@@ -194,7 +194,7 @@ async fn a_claim_that_is_read_too_late_does_not_kill_what_was_let_go() {
     let reader = catch(&big).await;
     claim(&small, 8);
     lease_for_epoch(&client, 3).await;
-    client.thaw(held.key).await.expect("thawed");
+    thaw(&client, held.key).await.expect("thawed");
     kill_process(reader, Signal::CONT).expect("SIGCONT");
     eventually("the reader is heard", async || readers(&big).is_empty().then_some(())).await;
     child.exit(4);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use plasmavmc_guard::client::{CallError, Client};
-use plasmavmc_guard::wire::{Cgroup, Event, ExitReason, Held, HeldLease, LeaseStatus, Refusal};
+use plasmavmc_guard::wire::{Cgroup, Event, ExitReason, Held, HeldLease, Key, LeaseStatus, Refusal};
 use plasmavmc_types::{Epoch, Incarnation};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -11,6 +11,12 @@ use crate::cgroups::{TestCgroup, writable_cgroup};
 use crate::place::{Place, boottime_ms, eventually, next_event, next_exit, processes_naming, state};
 
 const EPOCH: Epoch = Epoch::FIRST;
+
+/// In the session whose lease the guard holds.
+pub async fn thaw(client: &Client, key: Key) -> Result<Held, CallError> {
+    let lease = client.status().await?.lease;
+    client.thaw(key, lease.map_or(EPOCH, |lease| lease.epoch)).await
+}
 
 /// Sets the deadline from now on; returns when it is.
 pub async fn lease_for(client: &Client, lease_ms: u64) -> u64 {
@@ -98,7 +104,7 @@ async fn a_lease_moves_the_deadline_on_and_an_earlier_session_cannot() {
         matches!(refused, Err(CallError::Refused(Refusal::StaleEpoch { held })) if held == second),
         "{refused:?}"
     );
-    client.thaw(held.key).await.expect("thawed");
+    thaw(&client, held.key).await.expect("thawed");
     child.beats_at(last_ms + 20).await;
     // A new session may take it back, at once.
     client.lease(Epoch::from_raw(3), 1).await.expect("leased");
@@ -123,11 +129,11 @@ async fn only_a_thaw_with_the_deadline_ahead_lets_it_go_on() {
     let until_ms = lease_for(&client, 300).await;
     let held = client.spawn(child.order.clone(), &[]).await.expect("spawned");
     assert_eq!(
-        frozen(&client.thaw(held.key).await.expect("nothing to do")),
+        frozen(&thaw(&client, held.key).await.expect("nothing to do")),
         Some(false)
     );
     is_stopped(held.pid).await;
-    let refused = client.thaw(held.key).await;
+    let refused = thaw(&client, held.key).await;
     assert!(is_lease_over(&refused), "{refused:?}");
     let last_ms = child.last_ms();
     assert!(last_ms < until_ms + 150, "{} ms late", last_ms - until_ms);
@@ -145,12 +151,12 @@ async fn only_a_thaw_with_the_deadline_ahead_lets_it_go_on() {
         assert!(ran_ms < 250, "it ran for {ran_ms} ms");
     }
     for _ in 0..2 {
-        assert_eq!(frozen(&client.thaw(held.key).await.expect("thawed")), Some(false));
+        assert_eq!(frozen(&thaw(&client, held.key).await.expect("thawed")), Some(false));
     }
     child.beats_at(boottime_ms()).await;
     assert_eq!(client.status().await.expect("a status").frozen, 0);
     let unleased = client.spawn(place.script("exit 0"), &[]).await.expect("spawned");
-    assert_eq!(client.thaw(unleased.key).await.expect("nothing to do").lease, None);
+    assert_eq!(thaw(&client, unleased.key).await.expect("nothing to do").lease, None);
 }
 
 #[tokio::test]
@@ -205,7 +211,7 @@ async fn a_cgroup_is_frozen_and_opened_with_its_child() {
         assert_eq!(state(held.pid), Some('T'));
     }
     lease_for(&client, 60_000).await;
-    client.thaw(held.key).await.expect("thawed");
+    thaw(&client, held.key).await.expect("thawed");
     assert_eq!(freeze(), "0\n");
     child.beats_at(boottime_ms()).await;
     client.lease(Epoch::from_raw(2), 1).await.expect("leased");
@@ -238,4 +244,25 @@ async fn a_launch_that_outlasts_the_lease_executes_nothing() {
     assert!(is_lease_over(&refused), "{refused:?}");
     assert!(!std::fs::exists(beats).expect("a look"));
     assert_eq!(place.records(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_order_to_thaw_of_an_earlier_session_comes_too_late() {
+    let place = Place::with_guard();
+    let client = place.client();
+    lease_for(&client, 60_000).await;
+    let child = place.beating();
+    let held = client.spawn(child.order.clone(), &[]).await.expect("spawned");
+    client.lease(Epoch::from_raw(2), 1).await.expect("over at once");
+    is_stopped(held.pid).await;
+    let later = Epoch::from_raw(3);
+    client.lease(later, boottime_ms() + 60_000).await.expect("leased");
+    let late = client.thaw(held.key, Epoch::from_raw(2)).await;
+    assert!(
+        matches!(late, Err(CallError::Refused(Refusal::StaleEpoch { held })) if held == later),
+        "{late:?}"
+    );
+    assert_eq!(state(held.pid), Some('T'));
+    client.thaw(held.key, later).await.expect("thawed");
+    is_going(held.pid).await;
 }

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::cgroups::{TestCgroup, writable_cgroup};
-use crate::leases::{is_going, is_stopped, lease_for};
+use crate::leases::{is_going, is_stopped, lease_for, thaw};
 use crate::place::{Place, boottime_ms, eventually, next_event, next_exit, processes_naming, state};
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn a_guards_death_stops_what_is_leased_and_the_next_one_keeps_it_so() {
     let adopted = list.iter().find(|child| child.key == held.key).expect("it is held");
     let lease = adopted.lease.expect("it is leased");
     assert_eq!((&adopted.phase, lease.frozen), (&Phase::Adopted, true));
-    let refused = client.thaw(held.key).await;
+    let refused = thaw(&client, held.key).await;
     assert!(
         matches!(refused, Err(CallError::Refused(Refusal::LeaseOver { .. }))),
         "{refused:?}"
@@ -46,7 +46,7 @@ async fn a_guards_death_stops_what_is_leased_and_the_next_one_keeps_it_so() {
     assert_eq!(next_exit(&mut events).await.1.reason, unknown);
 
     let until_ms = lease_for(&client, 800).await;
-    client.thaw(held.key).await.expect("thawed");
+    thaw(&client, held.key).await.expect("thawed");
     leased.beats_at(boottime_ms()).await;
     // The deadline holds for what was adopted, too.
     let event = next_event(&mut events).await;
@@ -115,7 +115,7 @@ async fn a_new_program_keeps_the_deadline_and_what_is_frozen() {
     child.beats_at(sent_ms - sent_ms % 10).await;
     is_stopped(held.pid).await;
     lease_for(&client, 60_000).await;
-    client.thaw(held.key).await.expect("thawed");
+    thaw(&client, held.key).await.expect("thawed");
     client.upgrade(None).await.expect("upgraded");
     child.beats_at(boottime_ms()).await;
     assert_eq!(client.status().await.expect("a status").frozen, 0);
@@ -178,7 +178,7 @@ async fn what_was_adopted_stops_with_every_later_guard_too() {
         place.start_guard(&[]);
         let client = place.client();
         lease_for(&client, 60_000).await;
-        client.thaw(held.key).await.expect("thawed");
+        thaw(&client, held.key).await.expect("thawed");
         child.beats_at(boottime_ms()).await;
         match round {
             0 => client.upgrade(None).await.expect("upgraded"),

@@ -189,8 +189,8 @@ fn a_launch_that_came_to_nothing_is_told_by_its_kind() {
         .written("report starting")
         .check("retry in 1000 ms");
     let waits = failure(LaunchFailureKind::Waits).written("report starting");
-    waits.check("retry in 2000 ms");
-    let again = waits.at(NOW_MS + 2000).written("claim starting");
+    waits.check("retry in 500 ms");
+    let again = waits.at(NOW_MS + 500).written("claim starting");
     let status = &again.view().vms[&vm_id(1)].status.as_ref().unwrap().value;
     assert!(status.crashes_at_ms.is_empty());
 }

@@ -49,10 +49,10 @@ impl Vms {
                 vm,
                 attempt,
                 incarnation,
-                ..
+                epoch,
             } => {
                 if let Some(machine) = self.machine_of(vm, attempt) {
-                    self.thaw(vm, machine, incarnation);
+                    self.thaw(vm, machine, incarnation, epoch);
                 }
             }
             AgentAction::Kill { vm, attempt, why } => {

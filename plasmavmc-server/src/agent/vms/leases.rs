@@ -8,7 +8,7 @@ use std::time::Duration;
 use chainfire::kv::{Consistency, Kv};
 use plasmavmc_core::reconcile::{FREEZE_EARLY_MS, Holding, Observed, OwnLease};
 use plasmavmc_kvm::machine::Machine;
-use plasmavmc_types::{AttemptId, HostId, Incarnation, VmId};
+use plasmavmc_types::{AttemptId, Epoch, HostId, Incarnation, VmId};
 use tokio::time::{Instant, timeout};
 
 use super::Vms;
@@ -23,14 +23,17 @@ const READ_WITHIN: Duration = Duration::from_secs(2);
 const THAW_WITHIN: Duration = Duration::from_secs(10);
 
 impl Vms {
-    /// The lease of the session that is open: one of an earlier session proves nothing about this one.
+    /// The lease of the session that is open: one of an earlier session proves nothing about this one. Before this process
+    /// knows of any, nothing is frozen for want of one: the guard holds the deadline of the process before.
     pub(super) fn own_lease(&self) -> OwnLease {
         let epoch = self.session.map(|session| session.epoch);
-        let lease = self
-            .lease
-            .filter(|lease| epoch.is_none_or(|epoch| lease.epoch == epoch));
+        let left_ms = match self.lease {
+            None => FREEZE_EARLY_MS + 1,
+            Some(lease) if epoch.is_none_or(|epoch| lease.epoch == epoch) => lease.left_ms(),
+            Some(_) => 0,
+        };
         OwnLease {
-            left_ms: lease.map_or(0, |lease| lease.left_ms()),
+            left_ms,
             voters: *self.parts.voters.borrow(),
         }
     }
@@ -42,7 +45,7 @@ impl Vms {
             let is_due = |seen: &&plasmavmc_core::reconcile::Machine| seen.leased && seen.observed != Observed::Frozen;
             entry.lease_work.is_none() && seen.filter(is_due).is_some_and(|seen| seen.process.is_some())
         });
-        let left_ms = self.lease.map_or(0, |lease| lease.left_ms());
+        let left_ms = self.lease?.left_ms();
         let rests_ms = left_ms.saturating_sub(FREEZE_EARLY_MS);
         // Over already: once more in a moment, for those that became leased since.
         executes.then(|| Instant::now() + Duration::from_millis(rests_ms.max(20)))
@@ -81,12 +84,12 @@ impl Vms {
         });
     }
 
-    pub(super) fn thaw(&mut self, vm: VmId, machine: Machine, incarnation: Incarnation) {
+    pub(super) fn thaw(&mut self, vm: VmId, machine: Machine, incarnation: Incarnation, epoch: Epoch) {
         let number = self.begin_lease_work(vm, Holding::Thawing);
         let (kv, host) = (Arc::clone(&self.parts.kv), self.parts.host);
         let workshop = Arc::clone(&self.parts.workshop);
         self.spawn(async move {
-            let result = prove_and_thaw(&*kv, &workshop, host, vm, machine, incarnation).await;
+            let result = prove_and_thaw(&*kv, &workshop, (vm, host, incarnation), machine, epoch).await;
             News::Held { vm, number, result }
         });
     }
@@ -121,10 +124,9 @@ impl Vms {
 async fn prove_and_thaw(
     kv: &dyn Kv,
     workshop: &Workshop,
-    host: HostId,
-    vm: VmId,
+    (vm, host, incarnation): (VmId, HostId, Incarnation),
     machine: Machine,
-    incarnation: Incarnation,
+    epoch: Epoch,
 ) -> Result<(), String> {
     let read = timeout(READ_WITHIN, kv.get(keys::placement(vm), Consistency::Linearizable)).await;
     let answer = read.map_err(|_| "where it is placed could not be read in time".to_owned())?;
@@ -139,7 +141,7 @@ async fn prove_and_thaw(
             placement.host, placement.incarnation
         ));
     }
-    let thawed = workshop.kvm.keeper.thaw(machine.key()).await;
+    let thawed = workshop.kvm.keeper.thaw(machine.key(), epoch).await;
     thawed.map_err(|error| chain(&error))?;
     let thawed = timeout(THAW_WITHIN, machine.thaw()).await;
     let thawed = thawed.map_err(|_| "QEMU does not answer yet".to_owned())?;

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+/// In the masks of /proc.
+const SIGKILL_BIT: u64 = 1 << 8;
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(20);
 
@@ -36,6 +38,7 @@ struct Shared {
     looks: AtomicU64,
     slowest_ms: AtomicU64,
     doubles: Mutex<Vec<Double>>,
+    executing: Mutex<BTreeMap<String, Vec<u32>>>,
 }
 
 impl Sampler {
@@ -52,6 +55,11 @@ impl Sampler {
 
     pub fn doubles(&self) -> Vec<Double> {
         self.shared.doubles.lock().clone()
+    }
+
+    /// The processes that executed at the last look, by VM.
+    pub fn executing(&self) -> BTreeMap<String, Vec<u32>> {
+        self.shared.executing.lock().clone()
     }
 
     pub fn looks(&self) -> u64 {
@@ -83,6 +91,7 @@ fn watch(shared: &Shared, below: &std::path::Path) {
         for (pid, vm) in look(&mut known, below) {
             executing.entry(vm).or_default().push(pid);
         }
+        shared.executing.lock().clone_from(&executing);
         let doubles = executing.into_iter().filter(|(_, pids)| pids.len() > 1);
         // Two looks at two processes are not one moment: what was seen is looked at once more.
         for (vm, pids) in doubles.filter(|(_, pids)| pids.iter().all(|pid| executes(*pid))) {
@@ -133,12 +142,29 @@ fn vm_of(pid: u32, below: &std::path::Path) -> Option<String> {
     is_ours.then_some(vm)
 }
 
+/// A process with SIGKILL on it never comes back from the kernel, though it is shown as running until it is gone.
 fn executes(pid: u32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
         return false;
     };
-    let state = stat
+    let field = |name: &str| {
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let is_still = matches!(field("State").chars().next(), None | Some('T' | 't' | 'Z' | 'X'));
+    let pending = ["SigPnd", "ShdPnd"].map(|name| u64::from_str_radix(&field(name), 16).unwrap_or_default());
+    let is_killed = pending.iter().any(|signals| signals & SIGKILL_BIT != 0);
+    !is_still && !is_killed && !is_ending(pid)
+}
+
+/// Whether the kernel is already taking it down.
+fn is_ending(pid: u32) -> bool {
+    const ENDING: u64 = 0x4 | 0x400;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let flags = stat
         .rsplit_once(')')
-        .and_then(|(_, rest)| rest.trim_start().chars().next());
-    !matches!(state, None | Some('T' | 't' | 'Z' | 'X'))
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(6)?.parse::<u64>().ok());
+    flags.is_none_or(|flags| flags & ENDING != 0)
 }

@@ -106,7 +106,7 @@ async fn rage(cluster: &HostedCluster, options: &Options, sampler: &Sampler) -> 
         tally: BTreeMap::new(),
     };
     let mut converged = Vec::new();
-    let mut before = until_all_run(cluster, options.vms).await?.0;
+    let mut before = until_all_run(cluster, sampler, options.vms).await?.0;
     let faults = match options.quick {
         true => 2 * u32::try_from(Fault::ALL.len())?,
         false => options.faults,
@@ -121,7 +121,7 @@ async fn rage(cluster: &HostedCluster, options: &Options, sampler: &Sampler) -> 
             .strike(fault)
             .await
             .with_context(|| format!("{fault:?}, number {number}"))?;
-        let (after, took) = match until_all_run(cluster, options.vms).await {
+        let (after, took) = match until_all_run(cluster, sampler, options.vms).await {
             Ok(found) => found,
             Err(error) => {
                 report.lost_vms += 1;
@@ -168,8 +168,9 @@ async fn rage(cluster: &HostedCluster, options: &Options, sampler: &Sampler) -> 
 
 type Seen = BTreeMap<String, Vm>;
 
-/// Until every host says that every VM runs, and says the same of each; and how long that took.
-async fn until_all_run(cluster: &HostedCluster, vms: usize) -> Result<(Seen, Duration)> {
+/// Until every host says that every VM runs, says the same of each, and it is so: what is stored may be old. And how long
+/// that took.
+async fn until_all_run(cluster: &HostedCluster, sampler: &Sampler, vms: usize) -> Result<(Seen, Duration)> {
     let began = Instant::now();
     let clients: Vec<Client> = (0..cluster.lab().hosts().len())
         .map(|host| Client::with_deadline(&cluster.api(host), Duration::from_secs(5)))
@@ -177,12 +178,25 @@ async fn until_all_run(cluster: &HostedCluster, vms: usize) -> Result<(Seen, Dur
     let mut problem = String::new();
     while began.elapsed() < PATIENCE {
         match all_run(&clients, vms).await {
-            Ok(seen) => return Ok((seen, began.elapsed())),
+            Ok(seen) => match not_executing(&seen, sampler) {
+                None => return Ok((seen, began.elapsed())),
+                Some(why) => problem = why,
+            },
             Err(why) => problem = why,
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
     bail!("not all of them run after {PATIENCE:?}: {problem}")
+}
+
+/// A VM that is said to run and does not.
+fn not_executing(seen: &Seen, sampler: &Sampler) -> Option<String> {
+    let executing = sampler.executing();
+    let vm = seen
+        .values()
+        .find(|vm| executing.get(&vm.id).map_or(0, Vec::len) != 1)?;
+    let (name, host) = (&vm.name, &vm.host);
+    Some(format!("{name} is said to run on {host}: {:?}", executing.get(&vm.id)))
 }
 
 async fn all_run(clients: &[Client], vms: usize) -> Result<Seen, String> {
