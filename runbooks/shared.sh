@@ -9,6 +9,10 @@ GRPCURL=${GRPCURL:-grpcurl}
 read -ra NODES <<<"${NODES:-127.0.0.1:50051 127.0.0.1:50061 127.0.0.1:50071}"
 ROWS=()
 MADE=()
+# Servers that a script ended, processes that it stopped, and what else has to be undone at its end.
+ENDED=()
+STOPPED=()
+KEPT=$(mktemp -d)
 
 fail() {
     echo "FAILED: $*" >&2
@@ -59,21 +63,174 @@ create() {
 
 vm_field() { call "$1" VmService/GetVm "{\"id\":\"$2\"}" 2>/dev/null | field "$3"; }
 is_in_state() { [[ $(vm_field "$1" "$2" state) == "$3" ]]; }
+is_host_in_state() { [[ $(call "$1" HostService/GetHost "{\"id\":\"$2\"}" 2>/dev/null | field state) == "$3" ]]; }
 qemu_of() { pgrep -f "qemu.*$1"; }
 host_of() { call "$1" ClusterService/Status | field answeredBy; }
+
+# others NODE: all servers but that one, in order.
+others() {
+    local node
+    for node in "${NODES[@]}"; do [[ $node == "$1" ]] || echo "$node"; done
+}
+
+# leader_of NODE: the name of the host whose server leads, as that one says.
+leader_of() { call "$1" ClusterService/Status 2>/dev/null | field leader; }
+leads() { [[ -n $(leader_of "$1") ]]; }
+
+# node_of HOST: where its server listens.
+node_of() {
+    local node
+    for node in "${NODES[@]}"; do
+        [[ $(host_of "$node") != "$1" ]] || echo "$node"
+    done
+}
+
+votes() { [[ $(call "$1" ClusterService/Status 2>/dev/null | grep -cE '"role": "(leader|voter)"') == "${#NODES[@]}" ]]; }
+is_whole() { [[ $(call "$1" ClusterService/Status 2>/dev/null | field hostsAlive) == "${#NODES[@]}" ]] && votes "$1"; }
+until_whole() { until_true "all hosts are alive, and vote" 60 is_whole "$1"; }
+
+# leased_on NODE NAME: creates a VM that may be started elsewhere, on the host of that server, and prints its id. The
+# others take nothing meanwhile: nothing binds the VM to its host afterwards.
+leased_on() {
+    local id other host
+    until_whole "$1"
+    for other in $(others "$1"); do
+        host=$(host_of "$other")
+        call "$1" HostService/DrainHost "{\"id\":\"$host\"}" >/dev/null
+        echo "$host" >>"$KEPT/drained"
+    done
+    id=$(create "$1" "{\"name\":\"$2\",\"vcpus\":1,\"memory_mb\":64,\"agent\":\"AGENT_POLICY_NONE\",\"wait\":true}")
+    activate "$1"
+    [[ $(vm_field "$1" "$id" leased) == true ]] || fail "$2 is not leased"
+    echo "$id"
+}
+
+# Lets all hosts that were drained take VMs again.
+activate() {
+    local host
+    [[ -e $KEPT/drained ]] || return 0
+    while read -r host; do
+        call "$1" HostService/ActivateHost "{\"id\":\"$host\"}" >/dev/null
+    done <"$KEPT/drained"
+    rm "$KEPT/drained"
+}
+
+# pinned_on NODE NAME: the same for one that is never started elsewhere.
+pinned_on() {
+    create "$1" "{\"name\":\"$2\",\"vcpus\":1,\"memory_mb\":64,\"agent\":\"AGENT_POLICY_NONE\",\"wait\":true,\"ha\":\"HA_POLICY_OFF\",\"affinity\":{\"hosts\":[\"$(host_of "$1")\"]}}"
+}
+
+# Whether a process is stopped, as the kernel says.
+stands_still() { [[ $(sed -E 's/^.*\) (.).*$/\1/' "/proc/$1/stat" 2>/dev/null) == T ]]; }
+executes() { [[ -e /proc/$1 ]] && ! stands_still "$1"; }
+is_gone() { [[ ! -e /proc/$1 ]]; }
+
+# has_passed SINCE MS
+has_passed() { (($(now) - $1 >= $2)); }
+
+# runs_elsewhere NODE ID HOST: it runs, and not there; and at most one QEMU of it executes.
+runs_elsewhere() {
+    local answer host qemu executing=0
+    for qemu in $(qemu_of "$2"); do
+        if executes "$qemu"; then executing=$((executing + 1)); fi
+    done
+    ((executing <= 1)) || fail "$executing QEMUs execute VM $2"
+    answer=$(call "$1" VmService/GetVm "{\"id\":\"$2\"}" 2>/dev/null) || return 1
+    host=$(field host <<<"$answer")
+    [[ $(field state <<<"$answer") == RUNNING && -n $host && $host != "$3" ]]
+}
 
 # The server that listens there, if it runs on this machine.
 server_of() { pgrep -f "plasmavmc-server.*--listen ${1//./\\.}( |$)" || fail "no server on this machine was started with --listen $1"; }
 
-# No VM of this script stays behind, however it ends.
+# keep_command NODE: so that its server can be started again as it was.
+keep_command() { cat "/proc/$(server_of "$1")/cmdline" >"$KEPT/$1"; }
+
+# kill_server NODE: the server alone.
+kill_server() {
+    local server
+    server=$(server_of "$1")
+    keep_command "$1"
+    ENDED+=("$1")
+    kill -9 "$server"
+}
+
+start_server() {
+    local command node left=()
+    mapfile -d '' command <"$KEPT/$1"
+    setsid "${command[@]}" </dev/null >>"${LOG:-/dev/null}" 2>&1 &
+    for node in "${ENDED[@]}"; do [[ $node == "$1" ]] || left+=("$node"); done
+    ENDED=("${left[@]}")
+}
+
+stop_server() {
+    local server
+    server=$(server_of "$1")
+    STOPPED+=("$server")
+    kill -STOP "$server"
+}
+
+continue_servers() {
+    ((${#STOPPED[@]} == 0)) || kill -CONT "${STOPPED[@]}"
+    STOPPED=()
+}
+
+# processes_of FOLDER: all of the host whose server was started with this --dir. Server and guard name it, QEMU works
+# in it.
+processes_of() {
+    {
+        # Processes come and go meanwhile: that is no failure.
+        find /proc -mindepth 2 -maxdepth 2 -name cwd -lname "$(realpath "$1")/*" 2>/dev/null || true
+        grep -lsF -f - /proc/[0-9]*/cmdline <<<"$1" || true
+    } | cut -d/ -f3 | sort -u | while read -r pid; do
+        case $(cat "/proc/$pid/comm" 2>/dev/null) in plasmavmc* | qemu-*) echo "$pid" ;; esac
+    done
+}
+
+# lose_power NODE...: what a power cut leaves of a host: nothing that runs. Server, guard and QEMUs are killed at once,
+# at LOST_AT.
+lose_power() {
+    local node found pids=() folders=() folder
+    for node in "$@"; do
+        keep_command "$node"
+        folder=$(tr '\0' '\n' <"$KEPT/$node" | sed -n '/^--dir$/{n;p}')
+        [[ -n $folder ]] || fail "the server at $node was not started with --dir"
+        folders+=("$folder")
+        mapfile -t found < <(processes_of "$folder")
+        pids+=("${found[@]}")
+    done
+    ENDED+=("$@")
+    LOST_AT=$(now)
+    # Some may have ended by themselves.
+    kill -9 "${pids[@]}" 2>/dev/null || true
+    for folder in "${folders[@]}"; do
+        until_true "the host in $folder is dead" 10 has_none "$folder"
+    done
+}
+
+# Whatever was just being started by one that was killed.
+has_none() {
+    local found
+    mapfile -t found < <(processes_of "$1")
+    ((${#found[@]} > 0)) || return 0
+    kill -9 "${found[@]}" 2>/dev/null || true
+    return 1
+}
+
+# Nothing of this script stays behind, however it ends.
 clean_up() {
     local status=$? id node
     set +e
+    continue_servers
+    for node in "${ENDED[@]}"; do start_server "$node"; done
+    ((status == 0)) || for node in "${NODES[@]}"; do (until_whole "$node"); done
+    activate "${NODES[0]}"
     for id in "${MADE[@]}"; do
         for node in "${NODES[@]}"; do
             call "$node" VmService/DeleteVm "{\"id\":\"$id\",\"force\":true,\"wait\":true}" >/dev/null 2>&1 && break
         done
     done
+    rm -rf "$KEPT"
     exit "$status"
 }
 trap clean_up EXIT
