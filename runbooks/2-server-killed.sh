@@ -20,9 +20,8 @@ for node in "${NODES[@]}"; do
     kill_server "$node"
     killed=$(now)
     start_server "$node"
-    for vm in "$pinned $of_pinned" "$leased $of_leased"; do
-        until_true "a VM is adopted" 30 is_told_as "$node" ${vm/ / RUNNING }
-    done
+    until_true "the leased VM is adopted" 30 is_told_as "$node" "$leased" RUNNING "$of_leased"
+    until_true "the other VM is adopted" 30 is_told_as "$node" "$pinned" RUNNING "$of_pinned"
     measured "server of $host killed and started at once, until it has adopted both VMs" "$killed"
     executes "$of_leased" || fail "the leased VM was frozen"
     # Adopted, not merely believed in: it obeys.

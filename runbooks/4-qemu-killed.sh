@@ -4,7 +4,11 @@
 . "$(dirname "$0")/shared.sh"
 
 has_left() { [[ $(vm_field "$1" "$2" state) != RUNNING || $(vm_field "$1" "$2" pid) != "$3" ]]; }
-runs_again() { [[ $(vm_field "$1" "$2" state) == RUNNING && $(vm_field "$1" "$2" pid) != "$3" ]]; }
+runs_again() {
+    local qemu
+    qemu=$(qemu_of "$2") || return 1
+    [[ $qemu != "$3" && $(vm_field "$1" "$2" pid) == "$qemu" && $(vm_field "$1" "$2" state) == RUNNING ]]
+}
 
 for node in "${NODES[@]}"; do
     host=$(host_of "$node")
@@ -28,4 +32,18 @@ for node in "${NODES[@]}"; do
     ! qemu_of "$id" >/dev/null || fail "a QEMU of $name is left"
     call "$node" VmService/StartVm "{\"id\":\"$id\",\"wait\":true}" | grep -q '"DONE"' || fail "it does not start"
 done
+
+# One that any host may run is tried on another one.
+node=${NODES[0]}
+until_whole "$node"
+id=$(create "$node" '{"name":"runbook-4-anywhere","vcpus":1,"memory_mb":64,"wait":true,"restart":{"tries":1,"window_s":600}}')
+MADE+=("$id")
+host=$(vm_field "$node" "$id" host)
+qemu=$(qemu_of "$id")
+kill -9 "$qemu"
+until_true "it is started again" 60 runs_again "$node" "$id" "$qemu"
+kill -9 "$(qemu_of "$id")"
+killed=$(now)
+until_true "it is tried elsewhere" 60 runs_elsewhere "$node" "$id" "$host"
+measured "QEMU killed once more of a VM that is bound to no host, until it runs on another one" "$killed"
 table

@@ -21,7 +21,7 @@ all_go_on() {
 }
 
 until_whole "${NODES[0]}"
-left=${NODES[0]}
+survivor=${NODES[0]}
 leased=()
 qemus=()
 for node in "${NODES[@]}"; do
@@ -30,17 +30,17 @@ for node in "${NODES[@]}"; do
     leased+=("$id")
     qemus+=("$(qemu_of "$id")")
 done
-pinned=$(pinned_on "$left" runbook-9-pinned)
+pinned=$(pinned_on "$survivor" runbook-9-pinned)
 MADE+=("$pinned")
 of_pinned=$(qemu_of "$pinned")
 
-mapfile -t gone < <(others "$left")
+mapfile -t gone < <(others "$survivor")
 for node in "${gone[@]}"; do kill_server "$node"; done
 lost=$(now)
 until_true "all leased VMs are frozen" 30 all_frozen
 measured "two of three servers gone, until all leased VMs are frozen" "$lost"
 asked=$(now)
-refuses "$left" "$pinned" || fail "a change was not refused without a majority"
+refuses "$survivor" "$pinned" || fail "a change was not refused without a majority"
 measured "a change is asked for meanwhile, until it is refused" "$asked"
 executes "$of_pinned" || fail "the VM with ha off does not execute"
 # Longer than a host is waited for: nobody may decide that these are dead.
@@ -49,10 +49,10 @@ all_frozen || fail "something was moved or thawed without a majority"
 
 back=$(now)
 for node in "${gone[@]}"; do start_server "$node"; done
-until_true "a leader" 60 leads "$left"
+until_true "a leader" 60 leads "$survivor"
 measured "servers started again, until one leads" "$back"
-until_true "all VMs go on" 60 all_go_on "$left"
+until_true "all VMs go on" 60 all_go_on "$survivor"
 measured "servers started again, until all VMs go on, the same processes" "$back"
-until_whole "$left"
+until_whole "$survivor"
 executes "$of_pinned" || fail "the VM with ha off did not run on"
 table

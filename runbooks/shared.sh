@@ -181,7 +181,8 @@ processes_of() {
     {
         # Processes come and go meanwhile: that is no failure.
         find /proc -mindepth 2 -maxdepth 2 -name cwd -lname "$(realpath "$1")/*" 2>/dev/null || true
-        grep -lsF -f - /proc/[0-9]*/cmdline <<<"$1" || true
+        # shellcheck disable=SC2062 # the pattern comes from the input
+        grep -lsF --file=- /proc/[0-9]*/cmdline <<<"$1" || true
     } | cut -d/ -f3 | sort -u | while read -r pid; do
         case $(cat "/proc/$pid/comm" 2>/dev/null) in plasmavmc* | qemu-*) echo "$pid" ;; esac
     done
@@ -200,6 +201,7 @@ lose_power() {
         pids+=("${found[@]}")
     done
     ENDED+=("$@")
+    # shellcheck disable=SC2034 # for the script
     LOST_AT=$(now)
     # Some may have ended by themselves.
     kill -9 "${pids[@]}" 2>/dev/null || true

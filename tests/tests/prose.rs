@@ -89,6 +89,10 @@ fn the_readme_and_the_runbooks_of_a_cluster_on_one_machine_do_what_they_print() 
         "3-server-restarted",
         "4-qemu-killed",
         "5-agent-gate",
+        "6-host-dies",
+        "7-host-cut-off",
+        "8-power-loss",
+        "9-quorum-lost",
     ] {
         let file = format!("runbooks/{name}.md");
         for block in commands(&file)? {
