@@ -120,9 +120,10 @@ pinned_on() {
     create "$1" "{\"name\":\"$2\",\"vcpus\":1,\"memory_mb\":64,\"agent\":\"AGENT_POLICY_NONE\",\"wait\":true,\"ha\":\"HA_POLICY_OFF\",\"affinity\":{\"hosts\":[\"$(host_of "$1")\"]}}"
 }
 
-# Whether a process is stopped, as the kernel says.
-stands_still() { [[ $(sed -E 's/^.*\) (.).*$/\1/' "/proc/$1/stat" 2>/dev/null) == T ]]; }
-executes() { [[ -e /proc/$1 ]] && ! stands_still "$1"; }
+# What the kernel says of a process: T is stopped, Z has ended. Nothing if it is gone.
+state_of() { sed -E 's/^.*\) (.).*$/\1/' "/proc/$1/stat" 2>/dev/null || true; }
+stands_still() { [[ $(state_of "$1") == T ]]; }
+executes() { [[ $(state_of "$1") == [RSD] ]]; }
 is_gone() { [[ ! -e /proc/$1 ]]; }
 
 # has_passed SINCE MS

@@ -10,6 +10,9 @@ use plasmavmc_tests::prose::{Block, Home, Place, blocks};
 const GRPCURL_ENV: &str = "PLASMAVMC_GRPCURL";
 /// Set to put what the scripts measured into the runbooks.
 const WRITE_ENV: &str = "PLASMAVMC_WRITE_RUNBOOKS";
+/// What stands behind a figure of the overview: from which runbook it is, and of which rows it is the worst.
+const WORST: (&str, &str) = ("<!-- worst of ", " -->");
+const OVERVIEW: &str = "runbooks/README.md";
 const TABLE: (&str, &str) = ("<!-- measured: begin -->\n", "<!-- measured: end -->\n");
 /// What ends with the demo.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
@@ -100,9 +103,19 @@ fn the_readme_and_the_runbooks_of_a_cluster_on_one_machine_do_what_they_print() 
             note_measured(&file, &printed)?;
         }
     }
+    note_worst()?;
     ensure!(!home.qemus(0).is_empty(), "nothing ran: {:?}", home.processes(0));
     terminal.interrupt()?;
     home.until_quiet(0, ENDS_WITHIN).with_context(|| terminal.printed())
+}
+
+#[test]
+fn the_overview_of_the_runbooks_has_the_worst_figures_that_they_have() -> Result<()> {
+    note_worst()?;
+    let found = std::fs::read_to_string(checkout().join(OVERVIEW))?;
+    ensure!(found.contains(WORST.0), "{OVERVIEW} has no figures");
+    ensure!(found == overview()?, "{OVERVIEW} has other figures: set {WRITE_ENV}");
+    Ok(())
 }
 
 #[test]
@@ -208,4 +221,38 @@ fn note_measured(file: &str, printed: &str) -> Result<()> {
     let table: String = table.lines().take(rows).map(|line| format!("{line}\n")).collect();
     std::fs::write(&path, format!("{head}{}\n{table}\n{}{tail}", TABLE.0, TABLE.1))?;
     Ok(())
+}
+
+/// Puts the worst figures into the overview, where somebody asked for that.
+fn note_worst() -> Result<()> {
+    if std::env::var_os(WRITE_ENV).is_some() {
+        std::fs::write(checkout().join(OVERVIEW), overview()?)?;
+    }
+    Ok(())
+}
+
+/// The overview with the figures that the runbooks have now.
+fn overview() -> Result<String> {
+    let text = std::fs::read_to_string(checkout().join(OVERVIEW))?;
+    let mut pieces = text.split(WORST.0);
+    let mut filled = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (mark, rest) = piece.split_once(WORST.1).context("a mark has no end")?;
+        let (runbook, rows) = mark.split_once(": ").context("a mark names no rows")?;
+        let figure = filled.strip_suffix(" s").and_then(|text| text.rsplit_once(' '));
+        let (kept, _) = figure.with_context(|| format!("no figure stands before {mark:?}"))?;
+        let worst = worst(runbook, rows)?;
+        filled = format!("{kept} {worst:.1} s{}{mark}{}{rest}", WORST.0, WORST.1);
+    }
+    Ok(filled)
+}
+
+/// In seconds.
+fn worst(runbook: &str, rows: &str) -> Result<f64> {
+    let text = std::fs::read_to_string(checkout().join(format!("runbooks/{runbook}.md")))?;
+    let found = text.lines().filter(|line| line.starts_with('|') && line.contains(rows));
+    let figures = found.filter_map(|line| line.strip_suffix(" s |")?.rsplit(' ').next()?.parse::<f64>().ok());
+    figures
+        .reduce(f64::max)
+        .with_context(|| format!("runbooks/{runbook}.md has no row with {rows:?}"))
 }
