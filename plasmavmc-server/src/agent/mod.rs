@@ -6,11 +6,13 @@
 //!   lease                until when leased VMs may execute, told to the guard with every beat that counted
 //!   vms                  the loop: what is stored and what is here -> core::reconcile -> QEMU and transactions
 //!   prepare, pools, taps what a VM needs before its QEMU is started
+//!   claims               who starts a leased VM, said beside its disks
 //!   console              the serial ports of the VMs here
 //! ```
 //! Must never: write without the session, start what it has not claimed, or end a QEMU because the server ends.
 
 pub mod beat;
+mod claims;
 mod console;
 pub mod facts;
 pub mod instance;
@@ -44,6 +46,7 @@ pub use pools::Pool;
 
 use crate::store::Mirror;
 use beat::{Heart, Load};
+use claims::Claimant;
 use instance::{Instance, InstanceError};
 use lease::Leash;
 use prepare::Workshop;
@@ -142,7 +145,11 @@ impl HostAgent {
         let stop = stop.child_token();
         let instance = Instance::load(&config.instance, instance::boot_id()?, instance::machine())?;
         let capacity = config.capacity.own();
-        let workshop = Arc::new(Workshop::open(kvm, config).await?);
+        let claimant = Claimant {
+            host,
+            instance: instance.clone(),
+        };
+        let workshop = Arc::new(Workshop::open(kvm, config, claimant).await?);
         let first = Load {
             facts: facts::look(&workshop, &[]).await,
             ..Load::default()
