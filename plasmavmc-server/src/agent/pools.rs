@@ -25,11 +25,11 @@ impl Pools {
         Self(pools)
     }
 
-    /// Those that are there now, with their kind: a pool whose folder is gone is not offered. Touches the
-    /// pools, so it may hang with their storage.
-    pub fn present(&self) -> Vec<(PoolName, bool)> {
+    /// Those that are there now: a pool whose folder is gone is not offered. Touches the pools, so it may hang with
+    /// their storage.
+    pub fn present(&self) -> Vec<PoolName> {
         let present = self.0.iter().filter(|(_, pool)| pool.folder.is_dir());
-        present.map(|(name, pool)| (name.clone(), pool.is_shared)).collect()
+        present.map(|(name, _)| name.clone()).collect()
     }
 
     /// Those that are marked as shared, whether they proved to be or not.
@@ -101,7 +101,7 @@ mod tests {
             (name.clone(), at(folder.path())),
             (away, at(&folder.path().join("missing"))),
         ]));
-        assert_eq!(pools.present(), [(name, true)]);
+        assert_eq!(pools.present(), [name]);
         let mut fields = VmSpecFields::new(VmName::new("vm").unwrap(), 1, 64);
         fields.disks = vec![
             Disk::new(Label::new("root").unwrap(), volume("default", "root"), 8),
