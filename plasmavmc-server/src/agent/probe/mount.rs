@@ -3,9 +3,9 @@
 //! Locks have to reach the other hosts, and the writes of a host that lost its locks have to be refused: NFSv4 does
 //! both. Other file systems are judged by their deeds alone: see [`super::verdict`].
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::statfs;
@@ -99,9 +99,7 @@ fn unescape(field: &[u8]) -> PathBuf {
             }
         }
     }
-    PathBuf::from(std::ffi::OsString::from_vec(
-        OsStr::from_bytes(&plain).as_bytes().to_vec(),
-    ))
+    PathBuf::from(OsString::from_vec(plain))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use super::*;
 
-const OWN: [bool; 2] = [false, true];
+/// What is seen of host 2's file: what it says, and whether it is locked.
+type Seen = Option<(Option<Sign>, bool)>;
 
 fn host(number: u128) -> HostId {
     HostId::from_uuid(Uuid::from_u128(number))
@@ -19,7 +20,7 @@ fn sign(writer: u128, count: u64) -> Option<Sign> {
     })
 }
 
-fn seen(sight: Option<(Option<Sign>, bool)>, is_proven: bool) -> Looked {
+fn seen(sight: Seen, is_proven: bool) -> Looked {
     let sight = sight.map(|(sign, is_locked)| (host(2), Sight { sign, is_locked }));
     Looked::Seen {
         is_proven,
@@ -51,7 +52,7 @@ fn one_look_says_what_it_can() {
     let nobody = BTreeMap::new;
     let mut of_another_life = sign(1, 1);
     of_another_life.as_mut().unwrap().instance = nonce(9);
-    let table: [(&str, Option<(Option<Sign>, bool)>, BTreeMap<HostId, Other>, &str); 8] = [
+    let table: [(&str, Seen, BTreeMap<HostId, Other>, &str); 8] = [
         ("nobody there", None, nobody(), "alone"),
         ("another without the pool", None, other(false, false), "alone"),
         ("another that is not there yet", None, other(true, false), "open"),
@@ -96,7 +97,7 @@ fn one_look_says_what_it_can() {
 }
 
 /// Looks in order, one a second, at host 2, which lives and offers the pool.
-fn history(name: &str, is_proven: bool, looks: &[(Option<(Option<Sign>, bool)>, &str)]) {
+fn history(name: &str, is_proven: bool, looks: &[(Seen, &str)]) {
     let mut memory = Memory {
         is_proven,
         ..Memory::default()
@@ -111,7 +112,7 @@ fn history(name: &str, is_proven: bool, looks: &[(Option<(Option<Sign>, bool)>, 
 
 #[test]
 fn a_file_that_is_written_on_with_its_lock_free_says_that_locks_do_not_work() {
-    for is_proven in OWN {
+    for is_proven in [false, true] {
         let yet = if is_proven { "shared" } else { "open" };
         let free = |writer, count| Some((sign(writer, count), false));
         history(
