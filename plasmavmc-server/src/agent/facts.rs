@@ -7,9 +7,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plasmavmc_types::{BridgeName, Capacity, HostFacts, VmName, VmSpec, VmSpecFields};
+use plasmavmc_types::{BridgeName, Capacity, HostFacts, PoolName, VmName, VmSpec, VmSpecFields};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
+use super::beat::Load;
 use super::prepare::Workshop;
+use super::probe::{self, Probes};
+use super::vms::Books;
+use crate::clock::boottime_ms;
+use crate::store::Mirror;
 
 const KIB_PER_MIB: u64 = 1024;
 /// What stands in a beat is cut to this.
@@ -17,6 +25,10 @@ const MAX_TEXT_BYTES: usize = 500;
 const MAX_LIST: usize = 64;
 /// Storage that does not say within this that it is there is not offered.
 const POOLS_WITHIN: Duration = Duration::from_secs(5);
+/// Facts are looked up anew this often, and whenever one of them is known to have changed.
+const FACTS_EVERY: Duration = Duration::from_secs(30);
+/// So often is it asked whether a look at a shared pool is due.
+const PROBES_EVERY: Duration = Duration::from_secs(1);
 
 /// How the capacity of a host follows from its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,49 +79,108 @@ fn memory_mb(meminfo: &str) -> Option<u64> {
     Some(kib / KIB_PER_MIB)
 }
 
-/// Looks it all up. `warnings` is what else a person should look at.
-pub async fn look(workshop: &Arc<Workshop>, warnings: &[String]) -> HostFacts {
-    let (pools, shared_pools, mut all_warnings) = look_at_pools(workshop).await;
-    all_warnings.extend(warnings.iter().cloned());
-    let accelerator = match usual_vm() {
-        Some(spec) => match workshop.accelerator_for(&spec).await {
-            Ok(verdict) => format!("{}: {}", verdict.accelerator, verdict.reason),
-            Err(error) => format!("none: {error}"),
-        },
-        None => String::new(),
-    };
-    HostFacts {
-        pools,
-        shared_pools,
-        bridges: bridges(Path::new("/sys/class/net")),
-        accelerator: cut(&accelerator),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        warnings: all_warnings.iter().take(MAX_LIST).map(|text| cut(text)).collect(),
+/// Puts together what the beats carry.
+#[derive(Debug)]
+pub struct Inventory {
+    workshop: Arc<Workshop>,
+    probes: Probes,
+    mirror: Mirror,
+    books: watch::Receiver<Books>,
+}
+
+impl Inventory {
+    pub fn new(workshop: Arc<Workshop>, probes: Probes, mirror: Mirror, books: watch::Receiver<Books>) -> Self {
+        Self {
+            workshop,
+            probes,
+            mirror,
+            books,
+        }
+    }
+
+    /// What the first beat carries: a server that was restarted offers what it offered before.
+    pub async fn first(&mut self) -> Load {
+        self.probe().await;
+        Load {
+            facts: self.look(&[]).await,
+            ..Load::default()
+        }
+    }
+
+    /// Until it is told to stop. The locks in shared pools are held for as long as this runs.
+    pub async fn keep(mut self, load: watch::Sender<Load>, stop: CancellationToken) {
+        let mut every = tokio::time::interval(PROBES_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looked: Option<Instant> = None;
+        loop {
+            let warnings = self.books.borrow().warnings.clone();
+            let is_tick = tokio::select! {
+                () = stop.cancelled() => return,
+                Ok(()) = self.books.changed() => false,
+                _ = every.tick() => true,
+            };
+            let is_news = is_tick && self.probe().await;
+            let is_time = looked.is_none_or(|looked| looked.elapsed() >= FACTS_EVERY);
+            let known = self.books.borrow_and_update().clone();
+            let facts = match is_news || is_time || known.warnings != warnings {
+                true => Some(self.look(&known.warnings).await),
+                false => None,
+            };
+            if facts.is_some() {
+                looked = Some(Instant::now());
+            }
+            load.send_modify(|load| {
+                load.usage = known.usage;
+                if let Some(facts) = facts {
+                    load.facts = facts;
+                }
+            });
+        }
+    }
+
+    async fn probe(&mut self) -> bool {
+        let mirror = &self.mirror;
+        let read = |pool: &PoolName, me| mirror.read(|view| probe::alive(view, pool, me));
+        self.probes.look(boottime_ms(), read).await
+    }
+
+    /// Looks it all up, but for the shared pools, of which it is known. `warnings` is what else a person should look at.
+    async fn look(&self, warnings: &[String]) -> HostFacts {
+        let (pools, mut all_warnings) = look_at_pools(&self.workshop).await;
+        all_warnings.extend(self.probes.warnings());
+        all_warnings.extend(warnings.iter().cloned());
+        let accelerator = match usual_vm() {
+            Some(spec) => match self.workshop.accelerator_for(&spec).await {
+                Ok(verdict) => format!("{}: {}", verdict.accelerator, verdict.reason),
+                Err(error) => format!("none: {error}"),
+            },
+            None => String::new(),
+        };
+        HostFacts {
+            pools,
+            shared_pools: self.probes.passed().take(MAX_LIST).cloned().collect(),
+            bridges: bridges(Path::new("/sys/class/net")),
+            accelerator: cut(&accelerator),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            warnings: all_warnings.iter().take(MAX_LIST).map(|text| cut(text)).collect(),
+        }
     }
 }
 
-type PoolsSeen = (
-    Vec<plasmavmc_types::PoolName>,
-    Vec<plasmavmc_types::PoolName>,
-    Vec<String>,
-);
-
-async fn look_at_pools(workshop: &Arc<Workshop>) -> PoolsSeen {
-    let Some(present) = present_pools(workshop).await else {
+async fn look_at_pools(workshop: &Arc<Workshop>) -> (Vec<PoolName>, Vec<String>) {
+    let Some(mut present) = present_pools(workshop).await else {
         let text = format!(
             "the storage of a pool does not answer within {} s: no pool is offered until it does",
             POOLS_WITHIN.as_secs()
         );
-        return (Vec::new(), Vec::new(), vec![text]);
+        return (Vec::new(), vec![text]);
     };
-    let shared = present.iter().filter(|(_, is_shared)| *is_shared);
-    let shared = shared.map(|(name, _)| name.clone()).take(MAX_LIST).collect();
-    let pools = present.into_iter().map(|(name, _)| name).take(MAX_LIST).collect();
-    (pools, shared, Vec::new())
+    present.truncate(MAX_LIST);
+    (present, Vec::new())
 }
 
 /// Nothing if their storage does not answer. A look that hangs keeps its thread: there is never more than one.
-async fn present_pools(workshop: &Arc<Workshop>) -> Option<Vec<(plasmavmc_types::PoolName, bool)>> {
+async fn present_pools(workshop: &Arc<Workshop>) -> Option<Vec<PoolName>> {
     let looking = Arc::clone(&workshop.pools_look).try_acquire_owned().ok()?;
     let looker = Arc::clone(workshop);
     let look = tokio::task::spawn_blocking(move || {

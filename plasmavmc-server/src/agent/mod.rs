@@ -6,17 +6,21 @@
 //!   lease                until when leased VMs may execute, told to the guard with every beat that counted
 //!   vms                  the loop: what is stored and what is here -> core::reconcile -> QEMU and transactions
 //!   prepare, pools, taps what a VM needs before its QEMU is started
+//!   probe                whether a pool that is said to be shared is
+//!   claims               who starts a leased VM, said beside its disks
 //!   console              the serial ports of the VMs here
 //! ```
 //! Must never: write without the session, start what it has not claimed, or end a QEMU because the server ends.
 
 pub mod beat;
+mod claims;
 mod console;
 pub mod facts;
 pub mod instance;
 mod lease;
 mod pools;
 mod prepare;
+mod probe;
 pub mod session;
 mod taps;
 #[cfg(test)]
@@ -26,7 +30,6 @@ mod vms;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use chainfire::kv::Kv;
 use plasmavmc_kvm::accel;
@@ -43,15 +46,15 @@ pub use facts::CapacityRule;
 pub use pools::Pool;
 
 use crate::store::Mirror;
-use beat::{Heart, Load};
+use beat::Heart;
+use claims::Claimant;
+use facts::Inventory;
 use instance::{Instance, InstanceError};
 use lease::Leash;
 use prepare::Workshop;
+use probe::Probes;
 use session::Opener;
 use vms::{Books, Vms};
-
-/// Facts are looked up anew this often.
-const FACTS_EVERY: Duration = Duration::from_secs(30);
 
 /// How this host is set up.
 #[derive(Debug, Clone)]
@@ -142,13 +145,15 @@ impl HostAgent {
         let stop = stop.child_token();
         let instance = Instance::load(&config.instance, instance::boot_id()?, instance::machine())?;
         let capacity = config.capacity.own();
-        let workshop = Arc::new(Workshop::open(kvm, config).await?);
-        let first = Load {
-            facts: facts::look(&workshop, &[]).await,
-            ..Load::default()
+        let claimant = Claimant {
+            host,
+            instance: instance.clone(),
         };
-        let (load, load_seen) = watch::channel(first);
+        let workshop = Arc::new(Workshop::open(kvm, config, claimant).await?);
         let (books, books_seen) = watch::channel(Books::default());
+        let probes = Probes::new(host, instance.life.nonce, workshop.pools());
+        let mut inventory = Inventory::new(Arc::clone(&workshop), probes, mirror.clone(), books_seen);
+        let (load, load_seen) = watch::channel(inventory.first().await);
         let (contact, contact_seen) = watch::channel(BeatState::default());
         let (is_punctual, is_punctual_seen) = watch::channel(false);
         let heart = Heart {
@@ -187,7 +192,7 @@ impl HostAgent {
         let tasks = vec![
             tokio::spawn(leash.run()),
             tokio::spawn(heart.run()),
-            tokio::spawn(keep_facts(workshop, books_seen, load, stop.clone())),
+            tokio::spawn(inventory.keep(load, stop.clone())),
             tokio::spawn(vms.run(told)),
         ];
         Ok(Self {
@@ -215,35 +220,5 @@ impl HostAgent {
             // A panic in it has been reported by the runtime.
             let _ = task.await;
         }
-    }
-}
-
-/// Puts together what the beats carry.
-async fn keep_facts(
-    workshop: Arc<Workshop>,
-    mut books: watch::Receiver<Books>,
-    load: watch::Sender<Load>,
-    stop: CancellationToken,
-) {
-    let mut every = tokio::time::interval(FACTS_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        let warnings = books.borrow().warnings.clone();
-        let is_time = tokio::select! {
-            () = stop.cancelled() => return,
-            Ok(()) = books.changed() => false,
-            _ = every.tick() => true,
-        };
-        let known = books.borrow_and_update().clone();
-        let facts = match is_time || known.warnings != warnings {
-            true => Some(facts::look(&workshop, &known.warnings).await),
-            false => None,
-        };
-        load.send_modify(|load| {
-            load.usage = known.usage;
-            if let Some(facts) = facts {
-                load.facts = facts;
-            }
-        });
     }
 }

@@ -3,7 +3,7 @@
 //! Must never: follow a volume's name out of its pool (a [`Label`] has no slash and no dot to lead there).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use plasmavmc_kvm::argv::{Medium, PlacedImage};
 use plasmavmc_types::{DiskLocation, PoolName, VmSpec};
@@ -25,11 +25,27 @@ impl Pools {
         Self(pools)
     }
 
-    /// Those that are there now, with their kind: a pool whose folder is gone is not offered. Touches the
-    /// pools, so it may hang with their storage.
-    pub fn present(&self) -> Vec<(PoolName, bool)> {
+    /// Those that are there now: a pool whose folder is gone is not offered. Touches the pools, so it may hang with
+    /// their storage.
+    pub fn present(&self) -> Vec<PoolName> {
         let present = self.0.iter().filter(|(_, pool)| pool.folder.is_dir());
-        present.map(|(name, pool)| (name.clone(), pool.is_shared)).collect()
+        present.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Those that are marked as shared, whether they proved to be or not.
+    pub fn shared(&self) -> impl Iterator<Item = (&PoolName, &Path)> {
+        let shared = self.0.iter().filter(|(_, pool)| pool.is_shared);
+        shared.map(|(name, pool)| (name, pool.folder.as_path()))
+    }
+
+    /// The folders of shared pools that hold disks which the VM writes.
+    pub fn shared_below(&self, spec: &VmSpec) -> Vec<PathBuf> {
+        let is_below = |name: &PoolName| {
+            let mut written = spec.disks.iter().filter(|disk| !disk.read_only);
+            written.any(|disk| matches!(&disk.location, DiskLocation::Volume { pool, .. } if pool == name))
+        };
+        let below = self.shared().filter(|(name, _)| is_below(name));
+        below.map(|(_, folder)| folder.to_owned()).collect()
     }
 
     /// Every volume that a VM names, with its path here. A pool that is not known here is left out: whoever
@@ -85,7 +101,7 @@ mod tests {
             (name.clone(), at(folder.path())),
             (away, at(&folder.path().join("missing"))),
         ]));
-        assert_eq!(pools.present(), [(name, true)]);
+        assert_eq!(pools.present(), [name]);
         let mut fields = VmSpecFields::new(VmName::new("vm").unwrap(), 1, 64);
         fields.disks = vec![
             Disk::new(Label::new("root").unwrap(), volume("default", "root"), 8),
@@ -94,5 +110,23 @@ mod tests {
         let placed = pools.place(&VmSpec::new(fields).unwrap());
         assert_eq!(placed.len(), 1);
         assert_eq!(placed[0].path, folder.path().join("root"));
+    }
+
+    #[test]
+    fn claims_lie_in_the_shared_pools_that_a_vm_writes_to() {
+        let pool = |is_shared| Pool {
+            folder: PathBuf::from(if is_shared { "/shared" } else { "/own" }),
+            is_shared,
+        };
+        let names = ["own", "shared", "other", "seed"];
+        let pools = names.map(|name| (PoolName::new(name).unwrap(), pool(name != "own")));
+        let pools = Pools::new(BTreeMap::from(pools));
+        let mut fields = VmSpecFields::new(VmName::new("vm").unwrap(), 1, 64);
+        let disk = |pool: &str| Disk::new(Label::new(format!("on-{pool}")).unwrap(), volume(pool, "v"), 8);
+        fields.disks = vec![disk("own"), disk("shared"), disk("seed")];
+        fields.disks[2].read_only = true;
+        let below = pools.shared_below(&VmSpec::new(fields).unwrap());
+        assert_eq!(below, [PathBuf::from("/shared")]);
+        assert_eq!(pools.shared().count(), 3);
     }
 }

@@ -1,8 +1,9 @@
 //! What a VM needs on this host before its QEMU is started: its images, its firmware's variables, its taps.
 //!
 //! ```text
-//!   spec --> pools say where --> missing volumes are made --> preflight: everything that is wrong, at once
-//!                                 (empty, or a linked clone)        --> firmware's variables --> plan
+//!   spec --> pools say where --> claimed, if leased --> missing volumes are made --> preflight: everything that is
+//!                                (beside its disks)     (empty, or a linked clone)   wrong, at once
+//!                                                                            --> firmware's variables --> plan
 //! ```
 //! Must never happen: a disk made over one that exists; a file outside of a pool made because a
 //! specification names it; a VM started although something about it was refused.
@@ -24,8 +25,12 @@ use tokio::sync::Semaphore;
 use crate::failpoint;
 
 use super::AgentConfig;
+use super::claims::{self, ClaimError, Claimant};
 use super::pools::Pools;
 use super::taps::{TapsError, open_taps};
+
+/// Nobody waits longer for storage that hangs, only to clear away.
+const FORGET_WITHIN: Duration = Duration::from_secs(2);
 
 /// What has to be known of a host to start VMs on it.
 #[derive(Debug)]
@@ -37,6 +42,7 @@ pub struct Workshop {
     pub pools_look: Arc<Semaphore>,
     qemu_img: QemuImg,
     uefi: UefiFirmwares,
+    claimant: Arc<Claimant>,
 }
 
 /// Why a VM cannot be started.
@@ -49,6 +55,8 @@ pub enum StartError {
     Accelerator(#[from] accel::Refusal),
     #[error(transparent)]
     Taps(#[from] TapsError),
+    #[error("it cannot be claimed")]
+    Claim(#[source] ClaimError),
     #[error("its disks cannot be made ready: {0}")]
     Image(ImageError),
     #[error("the accelerator cannot be tried: {0}")]
@@ -66,6 +74,7 @@ impl StartError {
             Self::Refused(refusals) => !refusals.iter().any(may_pass),
             Self::Accelerator(_) => true,
             Self::Taps(error) => error.is_final(),
+            Self::Claim(error) => error.is_final(),
             Self::Image(_) | Self::Trial(_) | Self::NotReady { .. } => false,
             Self::Machine(error) => matches!(error, MachineError::Refused(_) | MachineError::Invalid(_)),
         }
@@ -104,7 +113,7 @@ fn sentence(refusals: &[Refused]) -> String {
 }
 
 impl Workshop {
-    pub async fn open(kvm: Arc<Host>, config: AgentConfig) -> Result<Self, Refused> {
+    pub async fn open(kvm: Arc<Host>, config: AgentConfig, claimant: Claimant) -> Result<Self, Refused> {
         let qemu_img = QemuImg::find(config.qemu_img.as_deref()).await?;
         Ok(Self {
             pools: Pools::new(config.pools.clone()),
@@ -113,6 +122,7 @@ impl Workshop {
             kvm,
             config,
             qemu_img,
+            claimant: Arc::new(claimant),
         })
     }
 
@@ -153,6 +163,11 @@ impl Workshop {
             images: self.pools.place(spec),
             ..Placed::default()
         };
+        // Before any disk is touched: it is what makes another host let go of them.
+        let lease = match leased {
+            Some(incarnation) => Some(self.claim(id, incarnation, spec).await?),
+            None => None,
+        };
         self.make_missing_disks(spec, &facts, &placed).await?;
         placed.images = self.check(spec, &facts, &placed).await?;
         if let Firmware::Uefi { secure_boot } = spec.firmware
@@ -171,11 +186,21 @@ impl Workshop {
             facts,
             placed,
             taps,
-            lease: leased.map(|incarnation| Lease {
-                incarnation,
-                claims: Vec::new(),
-            }),
+            lease,
         })
+    }
+
+    /// On a thread that may hang with its storage; whoever started the VM does not wait for ever.
+    async fn claim(&self, id: VmId, incarnation: Incarnation, spec: &VmSpec) -> Result<Lease, StartError> {
+        let (claimant, pools) = (Arc::clone(&self.claimant), self.pools.shared_below(spec));
+        let claim = tokio::task::spawn_blocking(move || claimant.claim(&pools, id, incarnation));
+        let claims = claim.await.map_err(|stopped| {
+            let (what, path) = ("claim it below", self.config.state.clone());
+            let source = stopped.into();
+            StartError::Claim(ClaimError::Io { what, path, source })
+        })?;
+        let claims = claims.map_err(StartError::Claim)?;
+        Ok(Lease { incarnation, claims })
     }
 
     async fn check(
@@ -262,6 +287,18 @@ impl Workshop {
                 tracing::warn!(file = %vars.display(), %error, "the variables of a deleted VM stay behind");
             }
             _ => {}
+        }
+        let pools = self.pools.shared().map(|(_, folder)| folder.to_owned());
+        let pools: Vec<PathBuf> = pools.collect();
+        let forgets = tokio::task::spawn_blocking(move || {
+            for pool in pools {
+                if let Err(error) = claims::forget(&pool, id) {
+                    tracing::warn!(pool = %pool.display(), vm = %id, %error, "the claims of a deleted VM stay behind");
+                }
+            }
+        });
+        if tokio::time::timeout(FORGET_WITHIN, forgets).await.is_err() {
+            tracing::warn!(vm = %id, "the claims of a deleted VM go when the storage of its pools answers");
         }
     }
 }

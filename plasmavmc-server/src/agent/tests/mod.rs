@@ -3,4 +3,5 @@
 mod contact;
 mod life;
 mod place;
+mod shared;
 mod trouble;

@@ -119,6 +119,11 @@ impl Place {
     }
 
     pub async fn agent(&self) -> HostAgent {
+        self.agent_of(false, 1).await
+    }
+
+    /// With its pool marked as shared or not, in a cluster of so many voters.
+    pub async fn agent_of(&self, is_shared: bool, voters: usize) -> HostAgent {
         let kvm = Host {
             vms: self.vms(),
             keeper: Keeper::new(self.folder.join("guard"), guard_binary()),
@@ -128,7 +133,7 @@ impl Place {
         };
         let pool = Pool {
             folder: self.pool(),
-            is_shared: false,
+            is_shared,
         };
         let config = AgentConfig {
             pools: BTreeMap::from([(PoolName::new("default").unwrap(), pool)]),
@@ -141,7 +146,7 @@ impl Place {
             mirror: self.mirror.clone(),
             kvm: Arc::new(kvm),
             config,
-            voters: tokio::sync::watch::channel(1).1,
+            voters: tokio::sync::watch::channel(voters).1,
             stop: self.stop.clone(),
         };
         HostAgent::start(parts).await.unwrap()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use plasmavmc_core::reconcile::{LaunchFailure, LaunchFailureKind, Outcome};
 use plasmavmc_guard::wire::Refusal;
 use plasmavmc_kvm::adopt::Inheritance;
+use plasmavmc_kvm::image::ImageError;
 use plasmavmc_kvm::machine::{Machine, MachineError, launch};
 use plasmavmc_kvm::refused::Reason;
 use plasmavmc_kvm::runtime::RuntimeError;
@@ -15,6 +16,7 @@ use plasmavmc_types::{AgentHealth, AttemptId, Incarnation, VmId, VmSpec};
 use tokio::sync::Semaphore;
 
 use super::observe::end_of;
+use crate::agent::claims::ClaimError;
 use crate::agent::prepare::{StartError, Workshop};
 use crate::chain::chain;
 use crate::failpoint;
@@ -118,6 +120,10 @@ fn kind_of(error: &StartError) -> LaunchFailureKind {
             said.contains(LOCK_WORDS) && said.contains("lock")
         }
         StartError::Machine(MachineError::Runtime(RuntimeError::Locked { .. })) => true,
+        // An image that it stands on, most often.
+        StartError::Image(ImageError::Failed { complaint, .. }) => complaint.contains(LOCK_WORDS),
+        // The word that it was placed elsewhere is on its way.
+        StartError::Claim(error) => matches!(error, ClaimError::Superseded { .. }),
         // The next beat brings another one.
         StartError::Machine(MachineError::Keeper(error)) => {
             matches!(error.refusal(), Some(Refusal::LeaseOver { .. }))
