@@ -5,7 +5,6 @@
 
 use std::process::ExitCode;
 
-pub const SIMULATOR: &str = "the simulator (tests/sim), which needs the decisions of plasmavmc-core";
 pub const GUESTS: &str = "the part that talks to guests (plasmavmc-agent)";
 pub const DECLARATIVE: &str = "declarative creation (`plasmavmc apply`)";
 

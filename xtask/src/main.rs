@@ -91,12 +91,12 @@ enum Command {
         bless: bool,
     },
     /// Compare with a peer on this machine; the last line is one JSON object
-    #[command(after_help = "Kinds: kv, vm, cluster\nNot there yet: failover, guest, apply\n\n\
+    #[command(after_help = "Kinds: kv, vm, cluster, failover\nNot there yet: guest, apply\n\n\
                             `cargo xtask bench kv --help` lists the options of a kind.")]
     Bench(Forwarded),
     /// Break things on purpose and check that nothing was lost; the last line is one JSON object
     #[command(
-        after_help = "Kinds: kv, corrupt, follower, adopt, channel, api, failpoints, comeback\nNot there yet: ha\n\n\
+        after_help = "Kinds: kv, corrupt, follower, adopt, channel, api, failpoints, comeback, ha\n\n\
                             `cargo xtask torture kv --help` lists the options of a kind."
     )]
     Torture(Forwarded),
@@ -117,9 +117,15 @@ enum Command {
         #[arg(long)]
         bench: bool,
     },
-    /// Run the whole cluster in virtual time (not there yet)
+    /// Play clusters in virtual time; the last line is one JSON object
+    #[command(
+        after_help = "Examples:\n  cargo xtask sim --seeds 20000\n  cargo xtask sim --seed 7 --trace\n  \
+                            cargo xtask sim --seeds 20000 --break no-guard\n  cargo xtask sim breaks"
+    )]
     Sim(Arguments),
-    /// Run scenario files (not there yet)
+    /// Play scenario files, or folders of them; the last line is one JSON object
+    #[command(after_help = "tests/scenarios/README.md describes the format.\n\nExamples:\n  \
+                            cargo xtask scenario tests/scenarios\n  cargo xtask scenario --log MY.scenario")]
     Scenario(Arguments),
     /// Build a guest for the tests out of Debian packages, or find it cached
     #[command(
@@ -152,12 +158,11 @@ impl Forwarded {
     }
 }
 
-/// What a command that is not there yet was given; it refuses before it looks.
+/// What is passed on untouched.
 #[derive(clap::Args)]
-#[command(disable_help_flag = true)]
 struct Arguments {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _ignored: Vec<OsString>,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+    options: Vec<OsString>,
 }
 
 fn main() -> ExitCode {
@@ -188,8 +193,8 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Package { debug } => package::run(&checkout, if debug { Profile::Dev } else { Profile::Release }),
         Command::Setup { bench } => setup::run(&checkout, bench),
-        Command::Sim(_) => Ok(absent::refuse("sim", absent::SIMULATOR)),
-        Command::Scenario(_) => Ok(absent::refuse("scenario", absent::SIMULATOR)),
+        Command::Sim(arguments) => remote::sim(&checkout, &arguments.options),
+        Command::Scenario(arguments) => remote::scenario(&checkout, &arguments.options),
         Command::GuestImage { kind } => guest::run(&checkout, kind),
     }
 }

@@ -47,6 +47,25 @@ pub fn torture(checkout: &Checkout, kind: &str, options: &[OsString]) -> Result<
     }
 }
 
+/// `breaks` is a command of its own there; everything else are options of a run.
+pub fn sim(checkout: &Checkout, options: &[OsString]) -> Result<ExitCode> {
+    let is_breaks = options.first().is_some_and(|first| first == "breaks");
+    let command = if is_breaks { None } else { Some("run") };
+    become_simulator(checkout, command, options)
+}
+
+pub fn scenario(checkout: &Checkout, options: &[OsString]) -> Result<ExitCode> {
+    become_simulator(checkout, Some("scenario"), options)
+}
+
+fn become_simulator(checkout: &Checkout, command: Option<&str>, options: &[OsString]) -> Result<ExitCode> {
+    let build = ["build", "--release", "-p", "plasmavmc-sim", "--bins"];
+    step::run("build in release mode", &mut checkout.cargo(&build))?;
+    let path = checkout.binary(Profile::Release, "plasmavmc-sim");
+    let error = Command::new(&path).args(command).args(options).exec();
+    Err(error).with_context(|| format!("cannot run {}", path.display()))
+}
+
 fn unknown(command: &str, kind: &str, known: &str) -> ExitCode {
     eprintln!("error: `cargo xtask {command}` knows no `{kind}`; there is: {known}");
     ExitCode::from(2)

@@ -73,7 +73,7 @@ impl Member {
         metrics: &Arc<Metrics>,
         disk: Arc<DiskRoom>,
     ) -> Result<Self, StartError> {
-        let (log, opened) = open_stored(folder, &identity, options, metrics).await?;
+        let (log, opened) = open_stored(folder, &identity, options, metrics, &disk).await?;
         let repaired = match opened.report {
             OpenReport::Sound => None,
             OpenReport::Rebuilt { reason } => Some(reason),
@@ -193,9 +193,9 @@ impl Member {
         &self.contact
     }
 
-    /// Whether writes are refused for want of room.
+    /// Whether writes are refused for want of room, or take so long that another member had better lead.
     pub fn lacks_room(&self) -> bool {
-        self.disk.check().is_err()
+        self.disk.check().is_err() || self.disk.is_slow()
     }
 
     /// Why the applied state had to be rebuilt when this member was opened, if it had.
@@ -346,10 +346,15 @@ async fn open_stored(
     identity: &Identity,
     options: &NodeOptions,
     metrics: &Arc<Metrics>,
+    disk: &Arc<DiskRoom>,
 ) -> Result<(LogStore, state::Opened), StartError> {
     use openraft::storage::RaftLogStorage;
     let mut log_options = LogOptions::new(folder.log(), folder.watermark());
-    log_options.observe_sync = metrics.fsync_observer();
+    let (observe, disk) = (metrics.fsync_observer(), Arc::clone(disk));
+    log_options.observe_sync = Arc::new(move |took| {
+        observe(took);
+        disk.note_sync(took);
+    });
     log_options.own_id = Some(identity.member_id);
     let mut log = tokio::task::spawn_blocking(move || LogStore::open(log_options))
         .await

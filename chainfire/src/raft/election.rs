@@ -169,20 +169,21 @@ impl Elections {
         taken_up && matches!(tokio::time::timeout(patience, decided).await, Ok(Ok(_)))
     }
 
-    /// A leader that hears no quorum gives way, and one that must refuse writes which another could accept: without a
-    /// word from it the others are free to elect.
+    /// A leader that hears no quorum gives way, and one that must refuse writes, or takes too long over them, which another
+    /// could accept: without a word from it the others are free to elect.
     async fn lead(&self, standing: &Standing) {
         let alone = standing.membership.voter_ids().count() == 1;
         let is_heard = standing
             .quorum_silent_for
             .is_none_or(|silence| silence < self.timing.lease * 2);
         self.raft.runtime_config().heartbeat(true);
-        if alone || (is_heard && self.disk.check().is_ok()) {
+        let is_well = self.disk.check().is_ok() && !self.disk.is_slow();
+        if alone || (is_heard && is_well) {
             tokio::time::sleep(WATCH_EVERY).await;
         } else if !is_heard {
             self.give_way("no quorum answers this leader").await;
         } else if self.another_has_room(standing).await {
-            self.give_way("the disk of this leader is full, and another member has room")
+            self.give_way("the disk of this leader is full or slow, and another member's is not")
                 .await;
         } else {
             tokio::time::sleep(self.timing.lease).await;

@@ -19,8 +19,8 @@ const RARE: [(Break, u64); 7] = [
 ];
 
 #[test]
-fn two_hundred_seeds_break_no_rule() {
-    let (sum, failed) = play(1, 200, None);
+fn a_thousand_seeds_break_no_rule() {
+    let (sum, failed) = play(1, 1000, None);
     assert!(failed.is_empty(), "{failed:#?}");
     let happened = sum.fences > 50 && sum.failovers > 50 && sum.thaws > 50;
     assert!(happened, "too little happened: {sum:?}");

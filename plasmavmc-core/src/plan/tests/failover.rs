@@ -4,7 +4,7 @@ use super::*;
 use crate::view::{Contact, Stored};
 
 /// A leader that hears well.
-fn listening(mut cluster: Cluster) -> Cluster {
+pub fn listening(mut cluster: Cluster) -> Cluster {
     cluster.heard.leading_for_ms = Some(60_000);
     cluster.heard.contact = Contact {
         quorum_ago_ms: Some(100),
@@ -14,7 +14,7 @@ fn listening(mut cluster: Cluster) -> Cluster {
     cluster
 }
 
-fn fenced(mut cluster: Cluster, host: u32) -> Cluster {
+pub fn fenced(mut cluster: Cluster, host: u32) -> Cluster {
     let revision = cluster.view.revision + 1;
     cluster.view.revision = revision;
     let session = &mut cluster.view.hosts.get_mut(&host_id(host)).unwrap().session;
@@ -23,7 +23,7 @@ fn fenced(mut cluster: Cluster, host: u32) -> Cluster {
     cluster
 }
 
-fn leased(cluster: Cluster, vm: u32) -> Cluster {
+pub fn leased(cluster: Cluster, vm: u32) -> Cluster {
     cluster.says_of(vm, |fields| {
         fields.leased = true;
         fields.state = ObservedState::Running;

@@ -9,6 +9,7 @@ use crate::samples::{Cluster, NOW_MS, host_id, operation_id, vm_id};
 mod failover;
 mod order;
 mod random;
+mod scale;
 
 const STOP: OperationKind = OperationKind::Stop { force: false };
 
