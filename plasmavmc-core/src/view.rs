@@ -58,6 +58,13 @@ pub struct HostView {
     pub beat: Option<Stored<Beat>>,
 }
 
+impl HostView {
+    /// Whether it votes and runs no VMs.
+    pub fn is_witness(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.value.is_witness())
+    }
+}
+
 /// How VMs are spread over hosts that fit equally.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PlacementMode {

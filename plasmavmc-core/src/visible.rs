@@ -50,7 +50,12 @@ pub enum HostState {
     /// It has never opened a session.
     New,
     Fenced,
+    /// It votes and runs no VMs: it has no session and sends no beats, and none are waited for.
+    Witness,
 }
+
+/// What there is to say of a witness.
+const WITNESS: &str = "it is a witness: it votes, and runs no VMs";
 
 /// A host as a client is shown it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +111,7 @@ pub fn host(view: &ClusterView, heard: &Heard, id: HostId) -> VisibleHost {
     let last_heard_ms = heard.ago_ms.get(&id).copied();
     let (state, reason) = match known {
         None => (HostState::Silent, "it does not belong to the cluster".to_owned()),
+        Some(host) if host.is_witness() => (HostState::Witness, WITNESS.to_owned()),
         Some(host) => liveness(view, host, last_heard_ms),
     };
     VisibleHost {

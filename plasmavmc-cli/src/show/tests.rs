@@ -213,8 +213,10 @@ fn the_status_of_a_cluster() {
         address: format!("10.0.0.{id}:50052"),
         role: role.to_owned(),
         is_reachable,
+        is_witness: false,
     };
     let status = ClusterStatus {
+        witnesses: 0,
         cluster_id: "c-1".to_owned(),
         has_quorum: true,
         leader: "h1".to_owned(),

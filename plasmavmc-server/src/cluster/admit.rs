@@ -38,6 +38,9 @@ pub async fn admit(place: &Place, request: &AdmitRequest) -> Result<AdmitRespons
         if is_repeated {
             return members(place).await;
         }
+        if record.is_witness() && members(place).await?.as_learner {
+            return Err(ClusterError::WitnessWithoutVote { voters: VOTERS }.into());
+        }
         let write = records::one_at_a_time(token.spend(Write::new())?, settings.as_ref())
             .expect_seen(keys::host_record(record.id()), known.as_ref())
             .put_host(&record);
@@ -64,7 +67,8 @@ fn record_of(request: &AdmitRequest) -> Result<HostRecord, ApiError> {
         checks.finish(())?;
         return Err(ApiError::Internal("a field is missing without a problem".to_owned()));
     };
-    Ok(HostRecord::new(id, name, vec![api])?.with_cluster_address(Some(cluster)))
+    let record = HostRecord::new(id, name, vec![api])?.with_cluster_address(Some(cluster));
+    Ok(record.with_witness(request.witness))
 }
 
 async fn members(place: &Place) -> Result<AdmitResponse, ApiError> {

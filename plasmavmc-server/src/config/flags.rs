@@ -28,6 +28,10 @@ pub struct Flags {
     /// What `plasmavmc cluster token` printed on a server of that cluster
     #[arg(long, env = "PLASMAVMC_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub token: Option<String>,
+    /// Be a witness, if it belongs to no cluster yet: it votes and can lead, and runs no VMs, so that two hosts can lose
+    /// one and go on. It needs no QEMU: --join FIRST:PORT --token TOKEN --witness
+    #[arg(long, env = "PLASMAVMC_WITNESS", conflicts_with = "init")]
+    pub witness: bool,
     /// Check the settings, say what is wrong with them, and end
     #[arg(long)]
     pub check_config: bool,
@@ -152,6 +156,10 @@ A second host joins with a token that a server of the cluster gives out:
   plasmavmc cluster token                       (on the first host)
   plasmavmc-server --join first:50051 --token TOKEN --listen 10.0.0.2:50051 --cluster-listen 10.0.0.2:50052
 
+Two hosts need a third vote, or losing one stops both. Any small machine gives it, without QEMU:
+
+  plasmavmc-server --witness --join first:50051 --token TOKEN --listen 10.0.0.3:50051 --cluster-listen 10.0.0.3:50052
+
 A server that belongs to a cluster goes on with it: --init and --join are then ignored, so that the same
 command line can start it every time. Every flag can also be given as the variable shown with it; flags
 count more than variables, and those more than the file:
@@ -160,6 +168,7 @@ count more than variables, and those more than the file:
   listen = \"127.0.0.1:50051\"
   cluster_listen = \"127.0.0.1:50052\"
   name = \"alpha\"
+  witness = false
 
   [vms]
   accel = \"auto\"

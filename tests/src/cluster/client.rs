@@ -196,7 +196,12 @@ impl Client {
 /// that loses somebody then may have no quorum.
 pub fn is_whole(status: &ClusterStatus, hosts: usize) -> bool {
     let all_vote = status.members.iter().all(|member| member.role != "learner");
-    let is_alive = usize::try_from(status.hosts_alive) == Ok(hosts);
+    // A witness is no host, and sends no beats.
+    let is_alive = usize::try_from(status.hosts_alive + status.witnesses) == Ok(hosts)
+        && status
+            .members
+            .iter()
+            .all(|member| member.is_reachable || !member.is_witness);
     status.has_quorum && status.members.len() == hosts && all_vote && is_alive
 }
 

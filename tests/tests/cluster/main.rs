@@ -10,6 +10,7 @@ mod partition;
 mod qemu_killed;
 mod race;
 mod server_killed;
+mod witness;
 
 use std::time::Duration;
 

@@ -24,6 +24,7 @@ impl From<&HostRecord> for store::HostRecord {
             }
             .into(),
             cluster_address: record.cluster_address().map(ToString::to_string).unwrap_or_default(),
+            witness: record.is_witness(),
         }
     }
 }
@@ -49,7 +50,8 @@ impl TryFrom<store::HostRecord> for HostRecord {
             return unreadable(checks);
         };
         let record = HostRecord::new(id, name, addresses)?;
-        Ok(record.with_mode(mode).with_cluster_address(cluster_address))
+        let record = record.with_mode(mode).with_cluster_address(cluster_address);
+        Ok(record.with_witness(message.witness))
     }
 }
 

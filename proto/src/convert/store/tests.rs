@@ -97,6 +97,7 @@ fn a_host_record_names_all_that_is_wrong() {
         addresses: vec!["a:1".to_owned(), "nowhere".to_owned()],
         mode: 7,
         cluster_address: "x".to_owned(),
+        witness: false,
     };
     check::<_, HostRecord>(spoilt, &["id", "name", "addresses[1]", "mode", "cluster_address"]);
 }
