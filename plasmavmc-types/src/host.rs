@@ -133,6 +133,8 @@ pub enum SessionState {
     Open,
     /// Over, durably: its leased VMs may be started elsewhere.
     Fenced,
+    /// Over since the cluster was recovered from the loss of its majority: nobody has said what became of its VMs.
+    Unconfirmed,
 }
 
 impl Session {

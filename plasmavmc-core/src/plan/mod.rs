@@ -5,6 +5,7 @@
 //!   fence     hosts that are silent for too long
 //!   failover  what ran leased on a host that was fenced
 //!   forget    what was deleted and can no longer run
+//!   held      what was known before the cluster was recovered, and may run on a host that was lost
 //!   place     what is wanted on and is nowhere
 //!   moves     what is stopped on a host that cannot start it, or is being emptied
 //!   notes     why something waits
@@ -23,6 +24,7 @@ mod fence;
 mod finish;
 mod forget;
 mod garbage;
+mod held;
 mod moves;
 mod notes;
 mod place;

@@ -30,6 +30,9 @@ impl Planning<'_> {
             if left == 0 {
                 return;
             }
+            if self.is_held_back(id, vm, &record.value) {
+                continue;
+            }
             let is_lost = has_lost_host(self.view, vm);
             let starts = waits_for_start(vm, &record.value) || (is_lost && is_wanted_on(&record.value));
             if let Some(why) = self.why_elsewhere(id, vm, &record.value) {
@@ -139,7 +142,7 @@ impl Planning<'_> {
     ) -> bool {
         let Some(from) = &vm.placement else { return false };
         // There is no incarnation after the last; no cluster lives to see it.
-        let Some(placement) = from.value.next(chosen.host) else {
+        let Some(placement) = from.value.next_in(self.view.recovery.generation, chosen.host) else {
             return false;
         };
         let id = record.value.id();

@@ -130,6 +130,11 @@ pub enum ClusterError {
     WitnessWithoutVote { voters: usize },
     #[error("{host} is a witness: it runs no VMs, so that there is nothing to drain; just stop its server")]
     HostIsWitness { host: String },
+    #[error(
+        "host {host} was lost when the cluster was recovered: see that it runs no VMs, say so with 'plasmavmc cluster \
+         remove {host} --dead', and let it join with an empty folder"
+    )]
+    HostUnconfirmed { host: String },
     #[error("the members of the store cannot be changed: {reason}")]
     Membership { reason: String },
 }
@@ -159,6 +164,7 @@ impl ClusterError {
             ClusterError::WitnessFounds => (Code::FailedPrecondition, "WITNESS_FOUNDS"),
             ClusterError::WitnessWithoutVote { .. } => (Code::FailedPrecondition, "WITNESS_WITHOUT_VOTE"),
             ClusterError::HostIsWitness { .. } => (Code::FailedPrecondition, "HOST_IS_WITNESS"),
+            ClusterError::HostUnconfirmed { .. } => (Code::FailedPrecondition, "HOST_UNCONFIRMED"),
             ClusterError::Membership { .. } => (Code::FailedPrecondition, "MEMBERSHIP"),
         }
     }

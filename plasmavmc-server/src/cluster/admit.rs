@@ -5,6 +5,7 @@
 
 use chainfire::service::ClusterService as MemberService;
 use chainfire::wire::CallKind;
+use plasmavmc_core::visible::is_unconfirmed;
 use plasmavmc_proto::api::{AdmitRequest, AdmitResponse};
 use plasmavmc_types::{Address, Checks, HostId, HostName, HostRecord};
 
@@ -31,6 +32,10 @@ pub async fn admit(place: &Place, request: &AdmitRequest) -> Result<AdmitRespons
         if let Some(host) = namesake {
             let name = record.name().to_string();
             return Err(ClusterError::HostNameTaken { name, host }.into());
+        }
+        if backend.mirror.read(|view| is_unconfirmed(view, record.id())) {
+            let host = record.name().to_string();
+            return Err(ClusterError::HostUnconfirmed { host }.into());
         }
         let is_repeated = known
             .as_ref()

@@ -22,4 +22,5 @@ mod status;
 mod tokens;
 
 pub use enrolment::Enrolment;
+pub use records::own_record;
 pub use service::ClusterService;

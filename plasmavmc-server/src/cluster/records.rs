@@ -34,6 +34,7 @@ pub async fn found(kv: &dyn Kv, mut leadership: watch::Receiver<bool>, record: &
     let settings = ClusterConfig {
         timings: Timings::default(),
         placement: PlacementMode::default(),
+        recovery: Default::default(),
     };
     let write = Write::new()
         .expect_absent(keys::config())

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Parser)]
 #[command(name = "plasmavmc-server", version, after_long_help = LESSON)]
 pub struct Flags {
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Settings file [default: server.toml in --dir, else /etc/plasmavmc/server.toml, if there is one]
-    #[arg(long, env = "PLASMAVMC_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "PLASMAVMC_CONFIG", value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Keep everything in this one folder, and need no other: several servers then fit on one machine
-    #[arg(long, env = "PLASMAVMC_DIR", value_name = "DIR")]
+    #[arg(long, env = "PLASMAVMC_DIR", value_name = "DIR", global = true)]
     pub dir: Option<PathBuf>,
 
     /// Found a new cluster of this host, if it belongs to none
@@ -138,6 +140,30 @@ pub struct Flags {
     #[arg(long, env = "PLASMAVMC_LOG_JSON", help_heading = "Log")]
     pub log_json: bool,
 }
+
+/// What is done instead of running a server.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
+pub enum Command {
+    /// Go on with this one member as a new cluster, when the majority of the old one is lost for good
+    #[command(after_help = RECOVER_LESSON)]
+    Recover(RecoverFlags),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub struct RecoverFlags {
+    /// Begin with what a backup knows (of 'chainfire snapshot save'), in a folder that belongs to no cluster
+    #[arg(long, value_name = "FILE")]
+    pub backup: Option<PathBuf>,
+    /// Do it; without this it is only said what would be done
+    #[arg(long = "i-accept-that-what-only-the-lost-members-knew-is-lost")]
+    pub accept: bool,
+}
+
+const RECOVER_LESSON: &str = "\
+Its server must be stopped. Start it with the addresses it has always had, in server.toml or as flags before the word:
+
+  plasmavmc-server recover --dir ~/vms
+  plasmavmc-server --cluster-listen 10.0.0.1:50052 recover --backup store.backup --dir ~/vms";
 
 const LESSON: &str = "\
 A first cluster, on one machine, without root:

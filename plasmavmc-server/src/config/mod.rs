@@ -25,7 +25,7 @@ use plasmavmc_kvm::accel::Wanted;
 use plasmavmc_types::{Address, BridgeName, HostName, Label, PoolName};
 
 pub use file::PoolKind;
-pub use flags::Flags;
+pub use flags::{Command, Flags, RecoverFlags};
 pub use transport::TransportSecurity;
 
 /// Everything that was wrong, each with its place.

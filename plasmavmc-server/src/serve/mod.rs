@@ -33,7 +33,7 @@ use plasmavmc_types::{Address, Invalid};
 use tokio_util::sync::CancellationToken;
 
 pub use commits::CommitLatency;
-pub use ground::GroundError;
+pub use ground::{Claim, GroundError, prepare as claim_folder};
 pub use identity::{HostIdentity, IdentityError};
 pub use place::{PlaceError, Running, Starter};
 
@@ -169,7 +169,8 @@ async fn live(enrolment: &Arc<Enrolment>, beginning: Beginning) -> Result<(), Se
     Err(ServeError::StoreEnded)
 }
 
-fn identity_of(config: &Config) -> Result<HostIdentity, IdentityError> {
+/// Who this host is, or is to be.
+pub fn identity_of(config: &Config) -> Result<HostIdentity, IdentityError> {
     let wanted = identity::Wanted {
         name: config.name.as_ref(),
         usual: &Config::usual_name(),

@@ -9,6 +9,7 @@ mod life;
 mod partition;
 mod qemu_killed;
 mod race;
+mod recover;
 mod server_killed;
 mod witness;
 

@@ -71,6 +71,7 @@ impl From<&Session> for store::Session {
             instance: id_bytes(session.instance.as_uuid()),
             boot_id: id_bytes(session.boot_id.as_uuid()),
             fenced: !session.is_open(),
+            unconfirmed: session.state == SessionState::Unconfirmed,
         }
     }
 }
@@ -87,10 +88,10 @@ impl TryFrom<store::Session> for Session {
         let (Some(instance), Some(boot_id)) = (instance, boot_id) else {
             return unreadable(checks);
         };
-        let state = if message.fenced {
-            SessionState::Fenced
-        } else {
-            SessionState::Open
+        let state = match (message.fenced, message.unconfirmed) {
+            (_, true) => SessionState::Unconfirmed,
+            (true, false) => SessionState::Fenced,
+            (false, false) => SessionState::Open,
         };
         checks.finish(Self {
             epoch,

@@ -57,6 +57,7 @@ fn a_placement_and_a_session_begin_at_one() {
         instance: id(1),
         boot_id: id(2),
         fenced: false,
+        unconfirmed: false,
     };
     check::<_, Session>(session, &["epoch"]);
     check::<_, Session>(store::Session::default(), &["instance", "boot_id", "epoch"]);
