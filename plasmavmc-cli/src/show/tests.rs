@@ -338,10 +338,10 @@ fn json_and_yaml_of_a_list() {
     check(
         &written(Form::Json, &list),
         "[\n  {\n    \"id\": 1,\n    \"name\": \"h1\",\n    \"address\": \"\",\n    \"role\": \"\",\n    \
-         \"is_reachable\": false\n  }\n]",
+         \"is_reachable\": false,\n    \"is_witness\": false\n  }\n]",
     );
     check(
         &written(Form::Yaml, &list),
-        "- id: 1\n  name: h1\n  address: ''\n  role: ''\n  is_reachable: false",
+        "- id: 1\n  name: h1\n  address: ''\n  role: ''\n  is_reachable: false\n  is_witness: false",
     );
 }
