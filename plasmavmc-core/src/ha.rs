@@ -91,11 +91,11 @@ fn local_disk(view: &ClusterView, spec: &VmSpec, host: HostId) -> Option<String>
     Some(format!("no other host can open its disk {}", stays.name.as_str()))
 }
 
-/// The hosts of the cluster that the VM may run on.
+/// The hosts of the cluster that the VM may run on: a witness is none.
 fn hosts_for<'a>(view: &'a ClusterView, spec: &'a VmSpec) -> impl Iterator<Item = (HostId, &'a HostView)> {
     let names = &spec.affinity.hosts;
     view.hosts.iter().filter_map(move |(id, known)| {
-        let record = known.record.as_ref()?;
+        let record = known.record.as_ref().filter(|record| !record.value.is_witness())?;
         (names.is_empty() || names.contains(record.value.name())).then_some((*id, known))
     })
 }

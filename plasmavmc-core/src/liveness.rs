@@ -79,7 +79,8 @@ pub fn judge(view: &ClusterView, heard: &Heard, now_ms: u64) -> Judgement {
     let sessions = open_sessions(view);
     let overdue: Vec<Overdue> = sessions.iter().filter_map(|host| overdue(view, heard, *host)).collect();
     // A host that is alone has nobody to take over from it.
-    if overdue.is_empty() || view.hosts.len() < 2 {
+    let hosts = view.hosts.values().filter(|host| !host.is_witness()).count();
+    if overdue.is_empty() || hosts < 2 {
         return Judgement::Fence(Vec::new());
     }
     let timings = &view.timings;

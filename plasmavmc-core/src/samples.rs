@@ -99,6 +99,17 @@ impl Cluster {
         self
     }
 
+    /// A member that votes and runs no VMs.
+    pub fn with_witness(mut self, number: u32) -> Self {
+        self = self.with_host(number, |_| ());
+        let host = self.view.hosts.get_mut(&host_id(number)).unwrap();
+        let record = host.record.take().unwrap();
+        host.record = Some(Stored::new(record.value.with_witness(true), record.revision));
+        (host.session, host.beat) = (None, None);
+        self.heard.ago_ms.remove(&host_id(number));
+        self
+    }
+
     /// It was taken out of the cluster.
     pub fn without_host(mut self, host: u32) -> Self {
         self.view.hosts.remove(&host_id(host));

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use plasmavmc_types::{
-    Beat, Decision, HostId, HostRecord, Operation, OperationId, Placement, Session, Timings, VmId, VmName, VmNumber,
-    VmRecord, VmRef, VmStatus,
+    Beat, Decision, HostId, HostRecord, Incarnation, Operation, OperationId, Placement, Session, Timings, VmId, VmName,
+    VmNumber, VmRecord, VmRef, VmStatus,
 };
 
 /// A value with the revision of its last change.
@@ -58,6 +58,13 @@ pub struct HostView {
     pub beat: Option<Stored<Beat>>,
 }
 
+impl HostView {
+    /// Whether it votes and runs no VMs.
+    pub fn is_witness(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.value.is_witness())
+    }
+}
+
 /// How VMs are spread over hosts that fit equally.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PlacementMode {
@@ -66,12 +73,43 @@ pub enum PlacementMode {
     Pack,
 }
 
+/// That the cluster lost its majority and went on from what one member, or a backup, knew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// Above that of every recovery before; 0: there was none.
+    pub generation: u32,
+    pub at_ms: u64,
+}
+
+/// Generations count minutes from here, 2026: a backup does not know of the recoveries after it.
+const EPOCH_MS: u64 = 1_767_225_600_000;
+const MINUTE_MS: u64 = 60_000;
+
+impl Recovery {
+    /// The one after.
+    #[must_use]
+    pub fn next(self, now_ms: u64) -> Self {
+        let minutes = now_ms.saturating_sub(EPOCH_MS) / MINUTE_MS;
+        let by_clock = u32::try_from(minutes).unwrap_or(u32::MAX);
+        Self {
+            generation: by_clock.max(self.generation.saturating_add(1)),
+            at_ms: now_ms,
+        }
+    }
+
+    /// Below all incarnations that are given from now on.
+    pub fn floor(self) -> Incarnation {
+        Incarnation::floor(self.generation)
+    }
+}
+
 /// All that is stored, at one revision.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClusterView {
     /// Everything up to here is in it.
     pub revision: u64,
     pub timings: Timings,
+    pub recovery: Recovery,
     pub placement_mode: PlacementMode,
     pub vms: BTreeMap<VmId, VmView>,
     pub hosts: BTreeMap<HostId, HostView>,

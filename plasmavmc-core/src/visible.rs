@@ -5,7 +5,9 @@
 //!
 //! Must never: show as running what nobody has vouched for lately.
 
-use plasmavmc_types::{AgentHealth, HostId, HostMode, ObservedState, Operation, OperationKind, VmId, VmState};
+use plasmavmc_types::{
+    AgentHealth, HostId, HostMode, ObservedState, Operation, OperationKind, SessionState, VmId, VmState,
+};
 
 use crate::view::{ClusterView, Heard, HostView, Stored, VmView};
 
@@ -50,7 +52,12 @@ pub enum HostState {
     /// It has never opened a session.
     New,
     Fenced,
+    /// It votes and runs no VMs: it has no session and sends no beats, and none are waited for.
+    Witness,
 }
+
+/// What there is to say of a witness.
+const WITNESS: &str = "it is a witness: it votes, and runs no VMs";
 
 /// A host as a client is shown it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +113,7 @@ pub fn host(view: &ClusterView, heard: &Heard, id: HostId) -> VisibleHost {
     let last_heard_ms = heard.ago_ms.get(&id).copied();
     let (state, reason) = match known {
         None => (HostState::Silent, "it does not belong to the cluster".to_owned()),
+        Some(host) if host.is_witness() => (HostState::Witness, WITNESS.to_owned()),
         Some(host) => liveness(view, host, last_heard_ms),
     };
     VisibleHost {
@@ -120,6 +128,11 @@ fn liveness(view: &ClusterView, host: &HostView, last_heard_ms: Option<u64>) -> 
     let Some(session) = &host.session else {
         return (HostState::New, "it has not reported for duty yet".to_owned());
     };
+    if session.value.state == SessionState::Unconfirmed {
+        let text =
+            "it was lost when the cluster was recovered, and may run its VMs: once it is off, take it out as dead";
+        return (HostState::Fenced, text.to_owned());
+    }
     if !session.value.is_open() {
         let text = format!("its session {} is over; it has not come back", session.value.epoch);
         return (HostState::Fenced, text);
@@ -196,7 +209,13 @@ pub fn has_lost_host(view: &ClusterView, vm: &VmView) -> bool {
 /// it is gone.
 pub fn is_fenced(view: &ClusterView, host: HostId) -> bool {
     let session = view.hosts.get(&host).and_then(|host| host.session.as_ref());
-    session.is_some_and(|session| !session.value.is_open())
+    session.is_some_and(|session| session.value.state == SessionState::Fenced)
+}
+
+/// Whether a host was lost when the cluster was recovered, and nobody has said since that it is off.
+pub fn is_unconfirmed(view: &ClusterView, host: HostId) -> bool {
+    let session = view.hosts.get(&host).and_then(|host| host.session.as_ref());
+    session.is_some_and(|session| session.value.state == SessionState::Unconfirmed)
 }
 
 /// A VM that was placed and not claimed runs nowhere.

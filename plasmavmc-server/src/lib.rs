@@ -25,6 +25,7 @@ pub mod config;
 pub mod control;
 pub mod failpoint;
 pub mod program;
+mod recover;
 pub mod serve;
 pub mod store;
 

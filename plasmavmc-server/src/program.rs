@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::config::{Config, Flags, LogSettings};
+use crate::config::{Command, Config, Flags, LogSettings, RecoverFlags};
 use crate::serve;
 use anyhow::Context;
 use clap::Parser;
@@ -19,7 +19,9 @@ const LEAVE_WITHIN: Duration = Duration::from_millis(100);
 
 /// Runs until a signal ends it.
 pub fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let mut flags = Flags::parse();
+    // Whatever is done instead of running a server listens to nobody.
+    flags.insecure |= flags.command.is_some();
     let config = match Config::load(&flags) {
         Ok(config) => config,
         Err(errors) => {
@@ -32,7 +34,11 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     log_to_stderr(&config.log);
-    match run(config) {
+    let outcome = match &flags.command {
+        Some(Command::Recover(how)) => recover(&config, how),
+        None => run(config),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -54,6 +60,16 @@ fn run(config: Config) -> anyhow::Result<()> {
     });
     runtime.shutdown_timeout(LEAVE_WITHIN);
     outcome
+}
+
+fn recover(config: &Config, how: &RecoverFlags) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("threads cannot be started")?;
+    let outcome = runtime.block_on(crate::recover::recover(config, how));
+    runtime.shutdown_timeout(LEAVE_WITHIN);
+    Ok(outcome?)
 }
 
 fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()> + Send> {

@@ -37,6 +37,8 @@ struct StoredHost {
     mode: HostMode,
     #[serde(default)]
     cluster_address: Option<Address>,
+    #[serde(default)]
+    witness: bool,
 }
 
 impl HostRecord {
@@ -47,6 +49,7 @@ impl HostRecord {
             addresses,
             mode: HostMode::Active,
             cluster_address: None,
+            witness: false,
         }
         .try_into()
     }
@@ -59,6 +62,17 @@ impl HostRecord {
     #[must_use]
     pub fn with_cluster_address(mut self, address: Option<Address>) -> Self {
         self.0.cluster_address = address;
+        self
+    }
+
+    /// Whether it only votes in the store: it runs no VMs, has no session and sends no beats.
+    pub fn is_witness(&self) -> bool {
+        self.0.witness
+    }
+
+    #[must_use]
+    pub fn with_witness(mut self, witness: bool) -> Self {
+        self.0.witness = witness;
         self
     }
 
@@ -119,6 +133,8 @@ pub enum SessionState {
     Open,
     /// Over, durably: its leased VMs may be started elsewhere.
     Fenced,
+    /// Over since the cluster was recovered from the loss of its majority: nobody has said what became of its VMs.
+    Unconfirmed,
 }
 
 impl Session {

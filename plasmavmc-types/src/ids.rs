@@ -114,6 +114,24 @@ counter!(
     /// placement has lost the VM.
     Incarnation
 );
+impl Incarnation {
+    /// Below these bits is the counter, above them how often the cluster was recovered: see [`Self::next_in`].
+    const COUNTER_BITS: u32 = 32;
+
+    /// The one after, in this generation of the cluster. A cluster that lost its majority does not know which numbers
+    /// were given last; all of a later generation are above all of an earlier one. Without a recovery the generation is
+    /// 0, and numbers are plain ones.
+    #[must_use]
+    pub fn next_in(self, generation: u32) -> Option<Self> {
+        self.max(Self::floor(generation)).next()
+    }
+
+    /// The number below all of a generation.
+    pub fn floor(generation: u32) -> Self {
+        Self(u64::from(generation) << Self::COUNTER_BITS)
+    }
+}
+
 counter!(
     /// The number of a host's session: one more at every opening.
     Epoch
@@ -187,6 +205,13 @@ mod tests {
     fn counters_go_up_by_one_and_never_wrap() {
         assert_eq!(Incarnation::FIRST.next(), Some(Incarnation::from_raw(2)));
         assert!(Incarnation::from_raw(0) < Incarnation::FIRST);
+        let third = Incarnation::from_raw(3);
+        assert_eq!(third.next_in(0), third.next());
+        let recovered = third.next_in(2).unwrap();
+        assert_eq!(recovered.get(), (2 << 32) + 1);
+        assert_eq!(recovered.next_in(2), recovered.next());
+        // What an earlier generation knows does not lower it.
+        assert_eq!(recovered.next_in(1), recovered.next());
         assert_eq!(Epoch::from_raw(u64::MAX).next(), None);
     }
 

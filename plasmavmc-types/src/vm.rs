@@ -160,7 +160,18 @@ impl Placement {
 
     /// The placement after this one, on the same host or another: it makes all claims under this one void.
     pub fn next(self, host: HostId) -> Option<Self> {
-        let incarnation = self.incarnation.next()?;
+        self.next_in(0, host)
+    }
+
+    /// The first placement of a VM, in a generation of the cluster.
+    pub fn first_in(generation: u32, host: HostId) -> Option<Self> {
+        let incarnation = Incarnation::from_raw(0).next_in(generation)?;
+        Some(Self { host, incarnation })
+    }
+
+    /// As [`Self::next`], above all that was given before the cluster was recovered.
+    pub fn next_in(self, generation: u32, host: HostId) -> Option<Self> {
+        let incarnation = self.incarnation.next_in(generation)?;
         Some(Self { host, incarnation })
     }
 }

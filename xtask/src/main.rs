@@ -120,7 +120,7 @@ enum Command {
     /// Play clusters in virtual time; the last line is one JSON object
     #[command(
         after_help = "Examples:\n  cargo xtask sim --seeds 20000\n  cargo xtask sim --seed 7 --trace\n  \
-                            cargo xtask sim --seeds 20000 --break no-guard\n  cargo xtask sim breaks"
+                            cargo xtask sim --seeds 20000 --break no-guard\n  cargo xtask sim breaks\n  cargo xtask sim plan"
     )]
     Sim(Arguments),
     /// Play scenario files, or folders of them; the last line is one JSON object

@@ -47,10 +47,12 @@ pub fn torture(checkout: &Checkout, kind: &str, options: &[OsString]) -> Result<
     }
 }
 
-/// `breaks` is a command of its own there; everything else are options of a run.
+/// `breaks` and `plan` are commands of their own there; everything else are options of a run.
 pub fn sim(checkout: &Checkout, options: &[OsString]) -> Result<ExitCode> {
-    let is_breaks = options.first().is_some_and(|first| first == "breaks");
-    let command = if is_breaks { None } else { Some("run") };
+    let is_command = options
+        .first()
+        .is_some_and(|first| first == "breaks" || first == "plan");
+    let command = if is_command { None } else { Some("run") };
     become_simulator(checkout, command, options)
 }
 

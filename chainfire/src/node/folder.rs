@@ -5,7 +5,7 @@
 //! LOCK          held while in use           peers.json      who the others are, for a re-seed
 //! log/          entries and ballots         watermark       what the log must at least hold
 //! state/        applied state               snapshots/      checked snapshot files
-//! quarantine-N/ what was set aside
+//! quarantine-N/ what was set aside          recovered.snap  a recovery that is not completed
 //! ```
 
 use std::fs::File;
@@ -110,6 +110,15 @@ impl Folder {
 
     pub fn peers(&self) -> PathBuf {
         self.root.join("peers.json")
+    }
+
+    /// The state of a recovery that has begun: the folder is of no use until it is completed.
+    pub fn recovered(&self) -> PathBuf {
+        Self::recovered_in(&self.root)
+    }
+
+    pub fn recovered_in(root: &Path) -> PathBuf {
+        root.join("recovered.snap")
     }
 
     /// Sets the whole store aside. Its parts are moved, none is deleted; the oldest such sets are.

@@ -37,6 +37,8 @@ pub enum StartError {
     Raft { reason: String },
     #[error("{folder} belongs to no cluster yet: found one with --init, or join one with --join HOST:PORT")]
     NoIdentity { folder: String },
+    #[error("a recovery of this folder has begun ({path}): complete it by doing it again")]
+    RecoveryBegun { path: std::path::PathBuf },
     #[error("cannot join: {reason}")]
     Join { reason: String },
     #[error(
@@ -98,6 +100,11 @@ pub async fn start(
     runtime: tokio::runtime::Handle,
 ) -> Result<Node, StartError> {
     let (folder, lock) = Folder::take(&options.folder)?;
+    if folder.recovered().exists() {
+        return Err(StartError::RecoveryBegun {
+            path: folder.recovered(),
+        });
+    }
     let (phase, _) = watch::channel(Phase::Down {
         problem: KvError::Unavailable {
             reason: "it is starting".to_owned(),

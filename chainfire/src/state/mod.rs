@@ -38,6 +38,7 @@ pub use machine::{StateMachine, encode_commands};
 pub use open::{LogExtent, OpenReport, Opened, StateError, StateOptions, open};
 pub use persist::FlushLimits;
 pub use read::{Applied, Pinned, State};
+pub use row::{Digest, Row};
 pub use snapshot::{SnapshotError, SnapshotFile, SnapshotReader, SnapshotStore, write_file as write_snapshot_file};
 
 /// The features that this version can apply. A cluster raises its own level once every member has it.

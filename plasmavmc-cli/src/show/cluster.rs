@@ -22,6 +22,9 @@ pub fn status_text(status: &ClusterStatus, colours: bool) -> String {
         .line("quorum", quorum)
         .line("leader", format!("{leader} (term {})", status.term));
     detail.line("hosts", format!("{} of {} alive", status.hosts_alive, status.hosts));
+    if status.witnesses > 0 {
+        detail.line("witnesses", status.witnesses.to_string());
+    }
     detail.line("vms", format!("{} of {} running", status.vms_running, status.vms));
     detail.line("revision", status.revision.to_string());
     if status.commit_latency_ms > 0.0 {
@@ -35,6 +38,13 @@ pub fn status_text(status: &ClusterStatus, colours: bool) -> String {
         return detail.written();
     }
     format!("{}\n\n{}", detail.written(), members_table(&status.members, colours))
+}
+
+fn role_text(member: &ClusterMember) -> String {
+    match member.is_witness {
+        true => format!("{}, witness", member.role),
+        false => member.role.clone(),
+    }
 }
 
 pub fn members_table(members: &[ClusterMember], colours: bool) -> String {
@@ -53,7 +63,7 @@ pub fn members_table(members: &[ClusterMember], colours: bool) -> String {
         table.row(vec![
             Cell::number(member.id),
             member.name.clone().into(),
-            Cell::toned(member.role.clone(), role),
+            Cell::toned(role_text(member), role),
             reachable,
             member.address.clone().into(),
         ]);

@@ -14,6 +14,7 @@ fn state_text(host: &Host) -> (String, Tone) {
         host::State::Silent => (format!("silent ({})", milliseconds(host.last_heard_ms)), Tone::Bad),
         host::State::New => ("new".to_owned(), Tone::Faint),
         host::State::Fenced => ("fenced".to_owned(), Tone::Bad),
+        host::State::Witness => ("witness".to_owned(), Tone::Plain),
     }
 }
 
@@ -41,17 +42,19 @@ pub fn hosts_table(hosts: &[Host], colours: bool) -> String {
         let (state, state_tone) = state_text(host);
         let (mode, mode_tone) = mode_text(host);
         let accelerator = host.accelerator.split([' ', ':', ',']).next().unwrap_or_default();
+        // A witness carries nothing.
+        let carried = |text: String| match host.state() {
+            host::State::Witness => Cell::number("-"),
+            _ => Cell::number(text),
+        };
+        let (used_mb, memory_mb) = (show_size_mb(host.memory_used_mb), show_size_mb(host.memory_mb));
         table.row(vec![
             host.name.clone().into(),
             Cell::toned(state, state_tone),
             Cell::toned(mode, mode_tone),
-            Cell::number(host.vms),
-            Cell::number(format!("{}/{}", host.vcpus_used, host.vcpus)),
-            Cell::number(format!(
-                "{}/{}",
-                show_size_mb(host.memory_used_mb),
-                show_size_mb(host.memory_mb)
-            )),
+            carried(host.vms.to_string()),
+            carried(format!("{}/{}", host.vcpus_used, host.vcpus)),
+            carried(format!("{used_mb}/{memory_mb}")),
             accelerator.into(),
             host.addresses.join(",").into(),
         ]);
@@ -63,6 +66,10 @@ pub fn host_text(host: &Host) -> String {
     let mut detail = Detail::new();
     detail.line("name", &host.name).line("id", &host.id);
     detail.line("state", state_text(host).0).line("mode", mode_text(host).0);
+    if host.state() == host::State::Witness {
+        detail.line("addresses", host.addresses.join(", "));
+        return detail.written();
+    }
     detail.line("last heard", format!("{} ago", milliseconds(host.last_heard_ms)));
     detail
         .line("addresses", host.addresses.join(", "))

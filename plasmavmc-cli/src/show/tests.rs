@@ -213,8 +213,10 @@ fn the_status_of_a_cluster() {
         address: format!("10.0.0.{id}:50052"),
         role: role.to_owned(),
         is_reachable,
+        is_witness: false,
     };
     let status = ClusterStatus {
+        witnesses: 0,
         cluster_id: "c-1".to_owned(),
         has_quorum: true,
         leader: "h1".to_owned(),
@@ -336,10 +338,10 @@ fn json_and_yaml_of_a_list() {
     check(
         &written(Form::Json, &list),
         "[\n  {\n    \"id\": 1,\n    \"name\": \"h1\",\n    \"address\": \"\",\n    \"role\": \"\",\n    \
-         \"is_reachable\": false\n  }\n]",
+         \"is_reachable\": false,\n    \"is_witness\": false\n  }\n]",
     );
     check(
         &written(Form::Yaml, &list),
-        "- id: 1\n  name: h1\n  address: ''\n  role: ''\n  is_reachable: false",
+        "- id: 1\n  name: h1\n  address: ''\n  role: ''\n  is_reachable: false\n  is_witness: false",
     );
 }

@@ -53,6 +53,10 @@ fn what_nobody_else_can_start_is_not() {
     check(&cluster(bound), 1, 3, "no other host");
     let alone = Cluster::of_hosts(1).with_vm(1);
     check(&alone, 1, 3, "no other host");
+    check(&alone.with_witness(2).with_witness(3), 1, 3, "no other host");
+    let two = Cluster::of_hosts(2).with_witness(3).with_vm(1);
+    check(&two, 1, 3, "leased");
+    check(&two, 1, 2, "a witness");
 }
 
 #[test]

@@ -91,6 +91,14 @@ fn a_host_that_is_alone_is_left_in_peace() {
 }
 
 #[test]
+fn a_witness_is_no_host_to_give_up_or_to_take_over() {
+    let silent = |cluster: Cluster| fenced(&cluster.silent(1, 6000));
+    assert_eq!(silent(cluster(2).with_witness(3)), Some(vec![host_id(1)]));
+    assert_eq!(silent(cluster(1).with_witness(2)), Some(vec![]));
+    assert_eq!(fenced(&cluster(2).with_witness(3)), Some(vec![]));
+}
+
+#[test]
 fn a_guard_that_may_be_late_is_told_to_be_early() {
     let timings = Timings::default();
     assert_eq!(early_ms(&timings, true), 0);

@@ -16,8 +16,11 @@ pub(super) fn reasons(view: &ClusterView, heard: &Heard, loads: &Loads, record: 
     let Some(host_record) = &known.record else {
         return vec!["it was removed from the cluster".to_owned()];
     };
-    refuse_mode(&host_record.value, &mut reasons);
     let shown = host(view, heard, id);
+    if shown.state == HostState::Witness {
+        return vec![shown.reason];
+    }
+    refuse_mode(&host_record.value, &mut reasons);
     if shown.state != HostState::Alive {
         reasons.push(shown.reason);
     }

@@ -39,7 +39,7 @@ impl Verdict {
 
 /// What every host says to a VM now, in the order of their names.
 pub fn verdicts(view: &ClusterView, heard: &Heard, vm: VmId) -> Vec<Verdict> {
-    verdicts_with(view, heard, &Loads::of(view), vm)
+    verdicts_with(view, heard, &Roll::of(view), &Loads::of(view), vm)
 }
 
 /// The host to take; `None`: there is none that fits.
@@ -51,24 +51,39 @@ pub fn choose(verdicts: &[Verdict]) -> Option<&Verdict> {
         .max_by_key(|verdict| (!verdict.is_doubtful, verdict.score))
 }
 
+/// All hosts in the order of their names, put together once for many VMs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Roll(Vec<(String, HostId)>);
+
+impl Roll {
+    pub fn of(view: &ClusterView) -> Self {
+        let mut hosts: Vec<(String, HostId)> = view.hosts.keys().map(|host| (view.host_name(*host), *host)).collect();
+        hosts.sort();
+        Self(hosts)
+    }
+}
+
 /// As [`verdicts`], with what a plan has placed on the way.
-pub fn verdicts_with(view: &ClusterView, heard: &Heard, loads: &Loads, vm: VmId) -> Vec<Verdict> {
+pub fn verdicts_with(view: &ClusterView, heard: &Heard, roll: &Roll, loads: &Loads, vm: VmId) -> Vec<Verdict> {
     let Some(record) = view.vms.get(&vm).and_then(|vm| vm.record.as_ref()) else {
         return Vec::new();
     };
-    let mut verdicts: Vec<Verdict> = view
-        .hosts
-        .keys()
-        .map(|host| verdict(view, heard, loads, &record.value, *host))
-        .collect();
-    verdicts.sort_by(|a, b| (&a.host_name, a.host).cmp(&(&b.host_name, b.host)));
-    verdicts
+    let hosts = roll.0.iter();
+    hosts
+        .map(|(name, host)| verdict(view, heard, loads, &record.value, (name, *host)))
+        .collect()
 }
 
-fn verdict(view: &ClusterView, heard: &Heard, loads: &Loads, record: &VmRecord, host: HostId) -> Verdict {
+fn verdict(
+    view: &ClusterView,
+    heard: &Heard,
+    loads: &Loads,
+    record: &VmRecord,
+    (name, host): (&str, HostId),
+) -> Verdict {
     Verdict {
         host,
-        host_name: view.host_name(host),
+        host_name: name.to_owned(),
         reasons: fit::reasons(view, heard, loads, record, host),
         is_doubtful: heard.is_doubtful(host, &view.timings),
         score: score(view, loads, record, host),

@@ -83,6 +83,13 @@ fn a_host_that_may_be_gone_is_taken_only_where_nothing_else_fits() {
 }
 
 #[test]
+fn a_witness_gets_no_vms() {
+    let cluster = Cluster::default().with_witness(1).with_vm(1);
+    refused(&cluster, "it is a witness: it votes, and runs no VMs");
+    check(&cluster.with_host(2, |_| ()), 2);
+}
+
+#[test]
 fn memory_and_processors_are_counted_by_what_was_placed() {
     let big = |fields: &mut VmSpecFields| fields.memory_mb = 7169;
     let cluster = Cluster::of_hosts(1).with_vm_of(1, big).with_vm(2).placed(2, 1);
@@ -180,7 +187,7 @@ proptest! {
         let mut used = std::collections::BTreeMap::<HostId, (u64, u64)>::new();
         for vm in cluster.view.vms.values() {
             let record = &vm.record.as_ref().unwrap().value;
-            let verdicts = verdicts_with(&cluster.view, &cluster.heard, &loads, record.id());
+            let verdicts = verdicts_with(&cluster.view, &cluster.heard, &Roll::of(&cluster.view), &loads, record.id());
             if let Some(chosen) = choose(&verdicts) {
                 prop_assert!(chosen.fits());
                 loads.place(record, chosen.host);

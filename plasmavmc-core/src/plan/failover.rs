@@ -51,7 +51,7 @@ impl<'a> Planning<'a> {
             if in_all >= STARTS_IN_ALL {
                 continue;
             }
-            let verdicts = verdicts_with(self.view, self.heard, &self.loads, id);
+            let verdicts = verdicts_with(self.view, self.heard, &self.roll, &self.loads, id);
             let free: Vec<Verdict> = verdicts
                 .iter()
                 .filter(|verdict| starting.get(&verdict.host).is_none_or(|count| *count < STARTS_PER_HOST))
@@ -102,7 +102,7 @@ impl<'a> Planning<'a> {
     ) -> bool {
         let Some(from) = &vm.placement else { return false };
         // There is no incarnation after the last; no cluster lives to see it.
-        let Some(placement) = from.value.next(chosen.host) else {
+        let Some(placement) = from.value.next_in(self.view.recovery.generation, chosen.host) else {
             return false;
         };
         let id = record.value.id();
@@ -128,7 +128,7 @@ impl<'a> Planning<'a> {
     /// is the proof on which that host kills it.
     fn disown(&mut self, id: VmId, vm: &'a VmView, record: &Stored<VmRecord>) {
         let Some(from) = &vm.placement else { return };
-        let Some(placement) = from.value.next(from.value.host) else {
+        let Some(placement) = from.value.next_in(self.view.recovery.generation, from.value.host) else {
             return;
         };
         let name = self.view.host_name(from.value.host);

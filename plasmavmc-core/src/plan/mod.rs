@@ -5,6 +5,7 @@
 //!   fence     hosts that are silent for too long
 //!   failover  what ran leased on a host that was fenced
 //!   forget    what was deleted and can no longer run
+//!   held      what was known before the cluster was recovered, and may run on a host that was lost
 //!   place     what is wanted on and is nowhere
 //!   moves     what is stopped on a host that cannot start it, or is being emptied
 //!   notes     why something waits
@@ -23,6 +24,7 @@ mod fence;
 mod finish;
 mod forget;
 mod garbage;
+mod held;
 mod moves;
 mod notes;
 mod place;
@@ -32,7 +34,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use plasmavmc_types::{Decision, HostId, Operation, OperationId, OperationKind, PowerWanted, VmId, VmRecord};
 
 use crate::change::{Change, OPERATIONS_AT_ONCE};
-use crate::placement::Loads;
+use crate::placement::{Loads, Roll};
 use crate::view::{ClusterView, Heard, Stored, VmView};
 
 /// The kind of a decision to wait.
@@ -102,6 +104,7 @@ struct Planning<'a> {
     /// The newest decision about each VM.
     newest: BTreeMap<VmId, &'a Decision>,
     loads: Loads,
+    roll: Roll,
     /// Operations that an action of this plan writes already.
     touched: BTreeSet<OperationId>,
     actions: Vec<ControlAction>,
@@ -124,6 +127,7 @@ impl<'a> Planning<'a> {
             open,
             newest: view.decisions.values().filter_map(about).collect(),
             loads: Loads::of(view),
+            roll: Roll::of(view),
             touched: BTreeSet::new(),
             actions: Vec::new(),
         }

@@ -30,6 +30,9 @@ impl Planning<'_> {
             if left == 0 {
                 return;
             }
+            if self.is_held_back(id, vm, &record.value) {
+                continue;
+            }
             let is_lost = has_lost_host(self.view, vm);
             let starts = waits_for_start(vm, &record.value) || (is_lost && is_wanted_on(&record.value));
             if let Some(why) = self.why_elsewhere(id, vm, &record.value) {
@@ -98,7 +101,7 @@ impl Planning<'_> {
     }
 
     fn retry_elsewhere(&mut self, id: VmId, vm: &VmView, record: &Stored<VmRecord>, why: &str) -> bool {
-        let verdicts = verdicts_with(self.view, self.heard, &self.loads, id);
+        let verdicts = verdicts_with(self.view, self.heard, &self.roll, &self.loads, id);
         let left = vm.placement.as_ref().map(|placement| placement.value.host);
         let others: Vec<Verdict> = verdicts
             .iter()
@@ -114,7 +117,7 @@ impl Planning<'_> {
     }
 
     fn move_away(&mut self, id: VmId, vm: &VmView, record: &Stored<VmRecord>, starts: bool, why: &str) -> bool {
-        let verdicts = verdicts_with(self.view, self.heard, &self.loads, id);
+        let verdicts = verdicts_with(self.view, self.heard, &self.roll, &self.loads, id);
         let Some(chosen) = choose(&verdicts) else {
             if starts {
                 let facts = Self::facts_of_verdicts(&verdicts);
@@ -139,7 +142,7 @@ impl Planning<'_> {
     ) -> bool {
         let Some(from) = &vm.placement else { return false };
         // There is no incarnation after the last; no cluster lives to see it.
-        let Some(placement) = from.value.next(chosen.host) else {
+        let Some(placement) = from.value.next_in(self.view.recovery.generation, chosen.host) else {
             return false;
         };
         let id = record.value.id();

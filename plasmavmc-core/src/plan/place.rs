@@ -18,11 +18,14 @@ impl<'a> Planning<'a> {
             if left == 0 {
                 return;
             }
+            if self.is_held_back(id, vm, &record.value) {
+                continue;
+            }
             if let Some(text) = boot::waits_for(self.view, id, self.now_ms) {
                 self.note_waiting(id, vm, text, Vec::new());
                 continue;
             }
-            let verdicts = verdicts_with(self.view, self.heard, &self.loads, id);
+            let verdicts = verdicts_with(self.view, self.heard, &self.roll, &self.loads, id);
             match choose(&verdicts) {
                 Some(chosen) if self.is_too_early(chosen) => {}
                 Some(chosen) => {
@@ -65,7 +68,10 @@ impl<'a> Planning<'a> {
     fn place(&mut self, vm: &VmView, record: &Stored<VmRecord>, chosen: &Verdict, verdicts: &[Verdict]) {
         let id = record.value.id();
         let text = format!("placed on {}", chosen.host_name);
-        let placement = Placement::first(chosen.host);
+        // There is no generation after the last; no cluster lives to see it.
+        let Some(placement) = Placement::first_in(self.view.recovery.generation, chosen.host) else {
+            return;
+        };
         let change = self.place_change(vm, record, placement, &text);
         let mut decision = self.decision(ControlKind::Place, id, Some(chosen.host), text);
         decision.evidence = self.facts_of_vm(vm);

@@ -143,7 +143,7 @@ fn over(fields: &mut VmStatusFields, state: ObservedState, exit: Option<Exit>) {
 
 /// When an attempt that ended may be followed by the next; `None`: at once.
 pub(super) fn may_start_at(placed: &Placed<'_>, status: &VmStatus) -> Option<u64> {
-    const WAIT_MS: u64 = 2000;
+    const WAIT_MS: u64 = 500;
     if mark::has(status, mark::WAITING) {
         return Some(status.since_ms.saturating_add(WAIT_MS).min(placed.now_ms() + WAIT_MS));
     }

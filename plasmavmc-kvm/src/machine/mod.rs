@@ -20,6 +20,7 @@ mod error;
 mod handle;
 mod hands;
 mod lease;
+mod notes;
 pub mod phase;
 mod start;
 mod task;

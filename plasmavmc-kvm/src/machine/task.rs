@@ -15,7 +15,7 @@ use super::hands::{Channels, Hands, last_words, query_status};
 use super::lease::{Thaw, poll_thaw};
 use super::phase::{Signal, admit, follow};
 use super::start::{clear, reach};
-use super::{Action, DiskTrouble, Host, MachineState, Phase, patience};
+use super::{Action, Host, MachineState, Phase, patience};
 use crate::keeper::Lifeline;
 use crate::qmp::{ConnectError, Connection, Event, EventsError, QmpError};
 use crate::runtime::{RuntimeFolder, StartRecord, file};
@@ -220,7 +220,7 @@ impl Task {
     }
 
     /// Asks QEMU what it does. An answer to a question from before the newest event could be out of date.
-    fn ask(&mut self) {
+    pub(super) fn ask(&mut self) {
         if self.question.is_some() {
             self.is_outdated = true;
         } else if let Monitor::Connected(connection) = &self.monitor {
@@ -257,40 +257,6 @@ impl Task {
             tokio::time::sleep(patience::RECONNECT).await;
             reach(&path, patience::COMMAND).await
         }));
-    }
-
-    /// What an event tells by itself is noted at once; the rest is asked for.
-    fn note(&mut self, event: &Event) {
-        match event.name.as_str() {
-            "SHUTDOWN" => self.report(QemuRunState::Shutdown),
-            "RESET" => self.state.send_modify(|state| state.resets += 1),
-            "BLOCK_IO_ERROR" => self.note_disk_trouble(event),
-            _ => {}
-        }
-        let concerns_run_state = matches!(
-            event.name.as_str(),
-            "STOP" | "RESUME" | "RESET" | "SUSPEND" | "WAKEUP" | "GUEST_PANICKED" | "WATCHDOG" | "BLOCK_IO_ERROR"
-        );
-        if concerns_run_state {
-            self.ask();
-        }
-    }
-
-    fn note_disk_trouble(&self, event: &Event) {
-        let trouble = DiskTrouble::told_by(event);
-        tracing::warn!(vm = %self.key.vm, device = trouble.device, reason = trouble.reason, "a disk failed");
-        self.state.send_modify(|state| state.disk_trouble = Some(trouble));
-    }
-
-    /// The console's is the guest's to fill, the other QEMU's own.
-    fn cap_logs(&self) {
-        for name in [file::CONSOLE_LOG, file::QEMU_LOG] {
-            match self.folder.cap_log(name) {
-                Ok(0) => {}
-                Ok(bytes) => tracing::info!(vm = %self.key.vm, name, bytes, "the beginning of a log was cut off"),
-                Err(error) => tracing::warn!(vm = %self.key.vm, name, %error, "a log cannot be kept short"),
-            }
-        }
     }
 
     fn take_order(&mut self, Order { work, answer }: Order) {

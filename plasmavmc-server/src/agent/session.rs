@@ -65,10 +65,12 @@ pub fn judge(stored: Option<&Session>, me: &Instance) -> Option<Opening> {
     let next = session.epoch.next();
     let is_mine = session.instance == me.life.nonce && session.boot_id == me.life.boot_id;
     Some(match session.state {
-        SessionState::Fenced if is_mine || me.outlived(session.instance, session.boot_id) => {
+        SessionState::Fenced | SessionState::Unconfirmed
+            if is_mine || me.outlived(session.instance, session.boot_id) =>
+        {
             Opening::Open { epoch: next? }
         }
-        SessionState::Fenced => Opening::Displace { epoch: next? },
+        SessionState::Fenced | SessionState::Unconfirmed => Opening::Displace { epoch: next? },
         SessionState::Open if is_mine => Opening::GoOn,
         SessionState::Open if me.outlived(session.instance, session.boot_id) => Opening::Reopen { epoch: next? },
         SessionState::Open => Opening::Wait,
@@ -297,6 +299,8 @@ mod tests {
         check(Some((4, 9, 9, SessionState::Fenced)), displaced);
         check(Some((4, 1, 1, SessionState::Fenced)), displaced);
         check(Some((4, 2, 2, SessionState::Fenced)), open(5));
+        check(Some((4, 3, 3, SessionState::Unconfirmed)), open(5));
+        check(Some((4, 9, 9, SessionState::Unconfirmed)), displaced);
         check(Some((4, 3, 3, SessionState::Fenced)), open(5));
         check(Some((4, 3, 3, SessionState::Open)), Opening::GoOn);
         let reopened = Opening::Reopen {

@@ -124,6 +124,17 @@ pub enum ClusterError {
     HostSilent { host: String },
     #[error("host {host} is the one that answers: ask another server of the cluster to remove it")]
     HostIsMe { host: String },
+    #[error("a witness cannot found a cluster: it runs no VMs; begin on a host that does, and let the witness join it")]
+    WitnessFounds,
+    #[error("the cluster has {voters} voters, as many as are good: a witness would not vote, so it is of no use")]
+    WitnessWithoutVote { voters: usize },
+    #[error("{host} is a witness: it runs no VMs, so that there is nothing to drain; just stop its server")]
+    HostIsWitness { host: String },
+    #[error(
+        "host {host} was lost when the cluster was recovered: see that it runs no VMs, say so with 'plasmavmc cluster \
+         remove {host} --dead', and let it join with an empty folder"
+    )]
+    HostUnconfirmed { host: String },
     #[error("the members of the store cannot be changed: {reason}")]
     Membership { reason: String },
 }
@@ -150,6 +161,10 @@ impl ClusterError {
             ClusterError::HostAlive { .. } => (Code::FailedPrecondition, "HOST_ALIVE"),
             ClusterError::HostSilent { .. } => (Code::FailedPrecondition, "HOST_SILENT"),
             ClusterError::HostIsMe { .. } => (Code::FailedPrecondition, "HOST_IS_THIS_ONE"),
+            ClusterError::WitnessFounds => (Code::FailedPrecondition, "WITNESS_FOUNDS"),
+            ClusterError::WitnessWithoutVote { .. } => (Code::FailedPrecondition, "WITNESS_WITHOUT_VOTE"),
+            ClusterError::HostIsWitness { .. } => (Code::FailedPrecondition, "HOST_IS_WITNESS"),
+            ClusterError::HostUnconfirmed { .. } => (Code::FailedPrecondition, "HOST_UNCONFIRMED"),
             ClusterError::Membership { .. } => (Code::FailedPrecondition, "MEMBERSHIP"),
         }
     }

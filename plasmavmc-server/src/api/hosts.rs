@@ -8,7 +8,7 @@ use plasmavmc_types::HostMode;
 use tonic::{Request, Response, Status};
 
 use super::backend::Backend;
-use super::error::ApiError;
+use super::error::{ApiError, ClusterError};
 use super::{Api, find_host, show};
 use crate::store::{Write, WriteError, keys};
 
@@ -43,6 +43,10 @@ pub(super) async fn set_mode(backend: &Backend, host: &str, mode: HostMode) -> R
             record.ok_or_else(|| ApiError::HostNotFound(host.to_owned()))
         })?;
         let id = seen.value.id();
+        if seen.value.is_witness() && mode != HostMode::Active {
+            let host = seen.value.name().to_string();
+            return Err(ClusterError::HostIsWitness { host }.into());
+        }
         let shown = || backend.look(|view, heard| show::host(view, heard, id));
         if seen.value.mode() == mode {
             return shown().ok_or_else(|| ApiError::HostNotFound(host.to_owned()));

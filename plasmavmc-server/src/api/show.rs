@@ -195,6 +195,7 @@ pub fn host(view: &ClusterView, heard: &Heard, id: HostId) -> Option<api::Host> 
         HostState::Silent => api::host::State::Silent,
         HostState::New => api::host::State::New,
         HostState::Fenced => api::host::State::Fenced,
+        HostState::Witness => api::host::State::Witness,
     };
     let mode = match record.mode() {
         HostMode::Active => api::host::Mode::Active,

@@ -5,6 +5,7 @@
 
 use chainfire::service::ClusterService as MemberService;
 use chainfire::wire::CallKind;
+use plasmavmc_core::visible::is_unconfirmed;
 use plasmavmc_proto::api::{AdmitRequest, AdmitResponse};
 use plasmavmc_types::{Address, Checks, HostId, HostName, HostRecord};
 
@@ -32,11 +33,18 @@ pub async fn admit(place: &Place, request: &AdmitRequest) -> Result<AdmitRespons
             let name = record.name().to_string();
             return Err(ClusterError::HostNameTaken { name, host }.into());
         }
+        if backend.mirror.read(|view| is_unconfirmed(view, record.id())) {
+            let host = record.name().to_string();
+            return Err(ClusterError::HostUnconfirmed { host }.into());
+        }
         let is_repeated = known
             .as_ref()
             .is_some_and(|known| known.value.with_mode(record.mode()) == record);
         if is_repeated {
             return members(place).await;
+        }
+        if record.is_witness() && members(place).await?.as_learner {
+            return Err(ClusterError::WitnessWithoutVote { voters: VOTERS }.into());
         }
         let write = records::one_at_a_time(token.spend(Write::new())?, settings.as_ref())
             .expect_seen(keys::host_record(record.id()), known.as_ref())
@@ -64,7 +72,8 @@ fn record_of(request: &AdmitRequest) -> Result<HostRecord, ApiError> {
         checks.finish(())?;
         return Err(ApiError::Internal("a field is missing without a problem".to_owned()));
     };
-    Ok(HostRecord::new(id, name, vec![api])?.with_cluster_address(Some(cluster)))
+    let record = HostRecord::new(id, name, vec![api])?.with_cluster_address(Some(cluster));
+    Ok(record.with_witness(request.witness))
 }
 
 async fn members(place: &Place) -> Result<AdmitResponse, ApiError> {

@@ -121,6 +121,9 @@ impl Enrolment {
     async fn found_now(&self) -> Result<Arc<Place>, ApiError> {
         let mut running = self.running.try_lock().map_err(|_| ClusterError::UnderWay)?;
         self.refuse_member(running.as_ref())?;
+        if self.starter.identity.witness {
+            return Err(ClusterError::WitnessFounds.into());
+        }
         self.on_the_way(self.found_as(&mut running)).await
     }
 
@@ -189,6 +192,7 @@ impl Enrolment {
             api_address: self.api.to_string(),
             cluster_address: self.starter.config.cluster_advertise.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            witness: identity.witness,
         };
         let mut reasons = Vec::new();
         for address in via {
@@ -274,7 +278,7 @@ impl Enrolment {
 }
 
 fn takes_part(starter: &Starter) -> bool {
-    starter.config.folders.chainfire.join("identity.json").exists()
+    starter.config.folders.is_member()
 }
 
 async fn ask_one(address: &Address, request: AdmitRequest) -> Result<AdmitResponse, tonic::Status> {

@@ -5,6 +5,7 @@
 //!   records      what it writes of itself on the way
 //!   admit        the other side of joining; tokens say who may
 //!   remove       the way out
+//!   reach        whether the members answer that send no beats
 //!   status       how the cluster is, with warnings
 //!   leadership   whether this server's member of the store leads
 //!   service      the calls
@@ -13,6 +14,7 @@
 mod admit;
 mod enrolment;
 pub mod leadership;
+mod reach;
 mod records;
 mod remove;
 mod service;
@@ -20,4 +22,5 @@ mod status;
 mod tokens;
 
 pub use enrolment::Enrolment;
+pub use records::own_record;
 pub use service::ClusterService;

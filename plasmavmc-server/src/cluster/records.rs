@@ -18,7 +18,8 @@ const FOUND_WITHIN: Duration = Duration::from_secs(10);
 /// The record of this host, as it is started now.
 pub fn own_record(identity: &HostIdentity, config: &Config, api: &Address) -> Result<HostRecord, Invalid> {
     let record = HostRecord::new(identity.host_id, identity.name.clone(), vec![api.clone()])?;
-    Ok(record.with_cluster_address(Some(config.cluster_advertise.clone())))
+    let record = record.with_cluster_address(Some(config.cluster_advertise.clone()));
+    Ok(record.with_witness(identity.witness))
 }
 
 /// Writes the settings of a new cluster and its first host, once. A founder that was killed in between does
@@ -33,6 +34,7 @@ pub async fn found(kv: &dyn Kv, mut leadership: watch::Receiver<bool>, record: &
     let settings = ClusterConfig {
         timings: Timings::default(),
         placement: PlacementMode::default(),
+        recovery: Default::default(),
     };
     let write = Write::new()
         .expect_absent(keys::config())

@@ -8,6 +8,7 @@ use plasmavmc_core::view::{ClusterView, Heard, Stored};
 use plasmavmc_core::visible::{self, HostState};
 use plasmavmc_types::{Decision, HostId, HostRecord, Session};
 
+use super::reach;
 use crate::api::{ApiError, ClusterError, Place, find_host};
 use crate::clock::wall_ms;
 use crate::store::{Write, keys};
@@ -21,6 +22,14 @@ pub async fn remove(place: &Place, host: &str, is_dead: bool) -> Result<(), ApiE
     let seen = backend.look(|view, heard| removable(view, heard, backend.host, host, is_dead))?;
     let (id, record) = (seen.record.value.id(), &seen.record.value);
     let address = record.cluster_address().map(ToString::to_string).unwrap_or_default();
+    if record.is_witness()
+        && !reach::answering(&place.node, std::slice::from_ref(&address))
+            .await
+            .is_empty()
+    {
+        let host = record.name().to_string();
+        return Err(ClusterError::HostAlive { host }.into());
+    }
     remove_member(place, &address).await?;
     let decision = Decision {
         at_ms: wall_ms(),

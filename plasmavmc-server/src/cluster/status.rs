@@ -10,6 +10,7 @@ use plasmavmc_core::visible::{self, HostState};
 use plasmavmc_proto::api::{ClusterMember, ClusterStatus};
 use plasmavmc_types::{HostMode, VmState};
 
+use super::reach;
 use crate::api::{ApiError, Place};
 use crate::store::keys;
 
@@ -32,10 +33,16 @@ pub async fn status(place: &Place) -> Result<ClusterStatus, ApiError> {
         .await
         .map_err(|status| chainfire::wire::error_from_status(&status, CallKind::Read))?
         .into_inner();
+    let witnesses = backend.mirror.read(reach::witnesses);
+    let answering = reach::answering(&place.node, &witnesses).await;
     let commit_latency_ms = place.commits.average_ms();
     let mut status = backend.look(|view, heard| {
         let mut status = of_view(view, heard);
         status.members = members(view, heard, &store);
+        for member in &mut status.members {
+            member.is_witness = witnesses.contains(&member.address);
+            member.is_reachable |= answering.contains(&member.address);
+        }
         let leader = status.members.iter().find(|member| member.role == "leader");
         status.leader = leader.map(|member| member.name.clone()).unwrap_or_default();
         status.answered_by = view.host_name(backend.host);
@@ -67,6 +74,7 @@ fn of_view(view: &ClusterView, heard: &Heard) -> ClusterStatus {
         let name = view.host_name(*id);
         match shown.state {
             HostState::Alive => hosts_alive += 1,
+            HostState::Witness => {}
             HostState::New => warnings.push(format!("host {name} has not reported for duty yet")),
             HostState::Silent | HostState::Fenced if shown.mode == HostMode::Maintenance => {}
             HostState::Silent | HostState::Fenced => warnings.push(format!("host {name}: {}", shown.reason)),
@@ -78,7 +86,8 @@ fn of_view(view: &ClusterView, heard: &Heard) -> ClusterStatus {
     let shown = vms.iter().map(|(id, _)| visible::vm(view, heard, **id).state);
     ClusterStatus {
         hosts_alive,
-        hosts: number(known_hosts(view).count()),
+        hosts: number(known_hosts(view).filter(|(_, host)| !host.is_witness()).count()),
+        witnesses: number(known_hosts(view).filter(|(_, host)| host.is_witness()).count()),
         vms: number(vms.len()),
         vms_running: number(shown.filter(|state| *state == VmState::Running).count()),
         revision: view.revision,
@@ -113,6 +122,7 @@ fn members(view: &ClusterView, heard: &Heard, store: &chainfire::proto::StatusRe
             address: member.address.clone(),
             role: role(member).to_owned(),
             is_reachable: member.id == own || is_heard(&member.address),
+            is_witness: false,
         })
         .collect()
 }
@@ -143,12 +153,18 @@ fn store_warnings(status: &ClusterStatus, problem: &str, repaired: &str) -> Vec<
         ));
     }
     if voters.len() % 2 == 0 && !voters.is_empty() {
+        let remedy = match voters.iter().any(|member| member.is_witness) {
+            true => "add a host, or remove the witness",
+            false => "add a host or a witness, or remove one",
+        };
         warnings.push(format!(
-            "{} voters bear the loss of no more than {} do: add a host, or remove one",
+            "{} voters bear the loss of no more than {} do: {remedy}",
             voters.len(),
             voters.len() - 1
         ));
     }
+    let silent = voters.iter().filter(|member| member.is_witness && !member.is_reachable);
+    warnings.extend(silent.map(|member| format!("witness {} does not answer", member.name)));
     if status.commit_latency_ms > SLOW_COMMIT_MS {
         warnings.push(format!(
             "a change takes {:.0} ms to commit: the disks or the network of the voters are too slow",

@@ -35,6 +35,7 @@ pub struct FileSettings {
     pub advertise: Option<Placed<String>>,
     pub cluster_advertise: Option<Placed<String>>,
     pub name: Option<Placed<String>>,
+    pub witness: Option<Placed<bool>>,
     pub dir: Option<Placed<PathBuf>>,
     pub run_dir: Option<Placed<PathBuf>>,
     pub qemu: Option<Placed<PathBuf>>,
@@ -142,6 +143,7 @@ impl Reader<'_> {
         settings.advertise = self.take(&mut server, "advertise");
         settings.cluster_advertise = self.take(&mut server, "cluster_advertise");
         settings.name = self.take(&mut server, "name");
+        settings.witness = self.take(&mut server, "witness");
         settings.dir = self.take(&mut server, "dir");
         self.finish(server);
     }

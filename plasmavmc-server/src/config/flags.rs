@@ -6,11 +6,13 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Parser)]
 #[command(name = "plasmavmc-server", version, after_long_help = LESSON)]
 pub struct Flags {
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Settings file [default: server.toml in --dir, else /etc/plasmavmc/server.toml, if there is one]
-    #[arg(long, env = "PLASMAVMC_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "PLASMAVMC_CONFIG", value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Keep everything in this one folder, and need no other: several servers then fit on one machine
-    #[arg(long, env = "PLASMAVMC_DIR", value_name = "DIR")]
+    #[arg(long, env = "PLASMAVMC_DIR", value_name = "DIR", global = true)]
     pub dir: Option<PathBuf>,
 
     /// Found a new cluster of this host, if it belongs to none
@@ -28,6 +30,10 @@ pub struct Flags {
     /// What `plasmavmc cluster token` printed on a server of that cluster
     #[arg(long, env = "PLASMAVMC_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub token: Option<String>,
+    /// Be a witness, if it belongs to no cluster yet: it votes and can lead, and runs no VMs, so that two hosts can lose
+    /// one and go on. It needs no QEMU: --join FIRST:PORT --token TOKEN --witness
+    #[arg(long, env = "PLASMAVMC_WITNESS", conflicts_with = "init")]
+    pub witness: bool,
     /// Check the settings, say what is wrong with them, and end
     #[arg(long)]
     pub check_config: bool,
@@ -135,6 +141,30 @@ pub struct Flags {
     pub log_json: bool,
 }
 
+/// What is done instead of running a server.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
+pub enum Command {
+    /// Go on with this one member as a new cluster, when the majority of the old one is lost for good
+    #[command(after_help = RECOVER_LESSON)]
+    Recover(RecoverFlags),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub struct RecoverFlags {
+    /// Begin with what a backup knows (of 'chainfire snapshot save'), in a folder that belongs to no cluster
+    #[arg(long, value_name = "FILE")]
+    pub backup: Option<PathBuf>,
+    /// Do it; without this it is only said what would be done
+    #[arg(long = "i-accept-that-what-only-the-lost-members-knew-is-lost")]
+    pub accept: bool,
+}
+
+const RECOVER_LESSON: &str = "\
+Its server must be stopped. Start it with the addresses it has always had, in server.toml or as flags before the word:
+
+  plasmavmc-server recover --dir ~/vms
+  plasmavmc-server --cluster-listen 10.0.0.1:50052 recover --backup store.backup --dir ~/vms";
+
 const LESSON: &str = "\
 A first cluster, on one machine, without root:
 
@@ -152,6 +182,10 @@ A second host joins with a token that a server of the cluster gives out:
   plasmavmc cluster token                       (on the first host)
   plasmavmc-server --join first:50051 --token TOKEN --listen 10.0.0.2:50051 --cluster-listen 10.0.0.2:50052
 
+Two hosts need a third vote, or losing one stops both. Any small machine gives it, without QEMU:
+
+  plasmavmc-server --witness --join first:50051 --token TOKEN --listen 10.0.0.3:50051 --cluster-listen 10.0.0.3:50052
+
 A server that belongs to a cluster goes on with it: --init and --join are then ignored, so that the same
 command line can start it every time. Every flag can also be given as the variable shown with it; flags
 count more than variables, and those more than the file:
@@ -160,6 +194,7 @@ count more than variables, and those more than the file:
   listen = \"127.0.0.1:50051\"
   cluster_listen = \"127.0.0.1:50052\"
   name = \"alpha\"
+  witness = false
 
   [vms]
   accel = \"auto\"

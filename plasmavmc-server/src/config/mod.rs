@@ -25,7 +25,7 @@ use plasmavmc_kvm::accel::Wanted;
 use plasmavmc_types::{Address, BridgeName, HostName, Label, PoolName};
 
 pub use file::PoolKind;
-pub use flags::Flags;
+pub use flags::{Command, Flags, RecoverFlags};
 pub use transport::TransportSecurity;
 
 /// Everything that was wrong, each with its place.
@@ -65,6 +65,8 @@ pub struct Config {
     pub networks: Vec<NetworkSettings>,
     pub log: LogSettings,
     pub beginning: Beginning,
+    /// Whether it is to join as a witness. One that belongs to a cluster stays what it is.
+    pub witness: bool,
 }
 
 /// Where everything is kept.
@@ -80,6 +82,13 @@ pub struct Folders {
     pub guard: PathBuf,
     /// The file that tells one boot of this host from another.
     pub instance: PathBuf,
+}
+
+impl Folders {
+    /// Whether a place in a cluster was taken with them.
+    pub fn is_member(&self) -> bool {
+        self.chainfire.join("identity.json").exists()
+    }
 }
 
 /// How VMs are run here.

@@ -17,6 +17,7 @@ const SYSTEM_RUN: &str = "/run/plasmavmc";
 const DEFAULT_FILTER: &str = "info,openraft=off,chunked_wal=warn,raft_log=warn";
 const DEFAULT_LISTEN: &str = "127.0.0.1:50051";
 const DEFAULT_CLUSTER_LISTEN: &str = "127.0.0.1:50052";
+const WITNESS_FOUNDS: &str = "a witness cannot found a cluster: it runs no VMs; begin with --init on a host that does";
 /// For this program, the guard and the page cache.
 const DEFAULT_RESERVE_MEMORY_MB: u64 = 512;
 const DEFAULT_VCPUS_PER_CPU: u32 = 16;
@@ -89,6 +90,7 @@ impl Merge {
                 json: flags.log_json || file.log_json.as_ref().is_some_and(|json| json.value),
             },
             beginning: self.beginning(flags),
+            witness: self.witness(flags, &file),
             listen: listen.value,
             cluster_listen: cluster_listen.value,
             folders,
@@ -327,6 +329,14 @@ impl Merge {
             }
         }
         networks
+    }
+
+    fn witness(&mut self, flags: &Flags, file: &FileSettings) -> bool {
+        let witness = self.pick(&flags.witness.then_some(true), "witness", &file.witness, || false);
+        if witness.value && flags.init {
+            self.refuse(&witness, &WITNESS_FOUNDS);
+        }
+        witness.value
     }
 
     fn beginning(&mut self, flags: &Flags) -> Beginning {

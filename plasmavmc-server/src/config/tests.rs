@@ -51,6 +51,23 @@ fn one_folder_holds_everything_by_default() {
 }
 
 #[test]
+fn a_witness_joins_and_never_founds() {
+    let join = ["--join", "127.0.0.1:50051", "--token", "t"];
+    assert!(!Site::new("").load(&join).unwrap().witness);
+    assert!(
+        Site::new("")
+            .load(&[&join[..], &["--witness"]].concat())
+            .unwrap()
+            .witness
+    );
+    let file = "[server]\nwitness = true\n";
+    assert!(Site::new(file).load(&join).unwrap().witness);
+    check(file, &["--init"], &["a witness cannot found a cluster"]);
+    let both = Flags::try_parse_from(["plasmavmc-server", "--init", "--witness"]).unwrap_err();
+    assert!(both.to_string().contains("cannot be used with"), "{both}");
+}
+
+#[test]
 fn flags_count_more_than_the_file() {
     let site = Site::new("[server]\nlisten = \"127.0.0.1:1000\"\nname = \"filed\"\n[vms]\naccel = \"tcg\"\n");
     let config = site.load(&["--listen", "127.0.0.1:2000", "--init"]).unwrap();

@@ -88,6 +88,7 @@ impl Played {
         let config = ClusterConfig {
             timings: Timings::default(),
             placement: PlacementMode::Spread,
+            recovery: Default::default(),
         };
         cluster
             .write(Write::new().expect_absent(keys::config()).put_config(&config))

@@ -27,10 +27,17 @@ pub struct Claim {
     _lock: File,
 }
 
-/// Makes the folders and takes them.
+/// Makes the folder of what must survive, and takes it.
 pub fn prepare(config: &Config) -> Result<Claim, GroundError> {
     let folders = &config.folders;
-    for folder in [&folders.state, &folders.run, &folders.vms] {
+    make(&folders.state)?;
+    claim(&folders.state.join("server.lock"))
+}
+
+/// Makes the folders of what runs here.
+pub fn prepare_for_vms(config: &Config) -> Result<(), GroundError> {
+    let folders = &config.folders;
+    for folder in [&folders.run, &folders.vms] {
         make(folder)?;
     }
     // The folder of a pool that was named is somebody else's: a mount that is missing must be noticed.
@@ -38,7 +45,7 @@ pub fn prepare(config: &Config) -> Result<Claim, GroundError> {
     for pool in own {
         make(&pool.path)?;
     }
-    claim(&folders.state.join("server.lock"))
+    Ok(())
 }
 
 fn make(folder: &Path) -> Result<(), GroundError> {

@@ -125,11 +125,12 @@ impl Metrics {
     }
 }
 
-const HOST_STATES: [(&str, visible::HostState); 4] = [
+const HOST_STATES: [(&str, visible::HostState); 5] = [
     ("alive", visible::HostState::Alive),
     ("silent", visible::HostState::Silent),
     ("new", visible::HostState::New),
     ("fenced", visible::HostState::Fenced),
+    ("witness", visible::HostState::Witness),
 ];
 
 fn operation_word(state: &OperationState) -> &'static str {

@@ -33,7 +33,7 @@ use plasmavmc_types::{Address, Invalid};
 use tokio_util::sync::CancellationToken;
 
 pub use commits::CommitLatency;
-pub use ground::GroundError;
+pub use ground::{Claim, GroundError, prepare as claim_folder};
 pub use identity::{HostIdentity, IdentityError};
 pub use place::{PlaceError, Running, Starter};
 
@@ -81,8 +81,14 @@ pub enum ServeError {
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), ServeError> {
     ground::raise_descriptor_limit();
     let _claim = ground::prepare(&config)?;
-    let identity = HostIdentity::load_or_make(&config.folders.state, config.name.as_ref(), &Config::usual_name())?;
-    let kvm = Arc::new(kvm_host(&config).await?);
+    let identity = identity_of(&config)?;
+    let kvm = match identity.witness {
+        true => None,
+        false => {
+            ground::prepare_for_vms(&config)?;
+            Some(Arc::new(kvm_host(&config).await?))
+        }
+    };
     let listener = transport::bind(&config.listen).await?;
     let address = listener.local_addr().map_err(ServeError::Threads)?;
     let raft = raft_threads().map_err(ServeError::Threads)?;
@@ -163,10 +169,21 @@ async fn live(enrolment: &Arc<Enrolment>, beginning: Beginning) -> Result<(), Se
     Err(ServeError::StoreEnded)
 }
 
+/// Who this host is, or is to be.
+pub fn identity_of(config: &Config) -> Result<HostIdentity, IdentityError> {
+    let wanted = identity::Wanted {
+        name: config.name.as_ref(),
+        usual: &Config::usual_name(),
+        witness: config.witness,
+        is_member: config.folders.is_member(),
+    };
+    HostIdentity::load_or_make(&config.folders.state, wanted)
+}
+
 fn say_hello(config: &Config, identity: &HostIdentity, address: SocketAddr) {
-    let HostIdentity { name, host_id } = identity;
+    let HostIdentity { name, host_id, witness } = identity;
     let (cluster, dir) = (&config.cluster_listen, config.folders.state.display());
-    tracing::info!(%address, %cluster, host = %name, id = %host_id, %dir, version = env!("CARGO_PKG_VERSION"), "listening");
+    tracing::info!(%address, %cluster, host = %name, id = %host_id, witness, %dir, version = env!("CARGO_PKG_VERSION"), "listening");
     if config.transport_security == TransportSecurity::NoneByConsent {
         tracing::warn!("nothing is encrypted and nobody has to log in: whoever can connect controls every VM");
     }

@@ -54,7 +54,8 @@ pub enum PlaceError {
 pub struct Starter {
     pub config: Config,
     pub identity: HostIdentity,
-    pub kvm: Arc<Host>,
+    /// Absent on a witness, which runs no VMs.
+    pub kvm: Option<Arc<Host>>,
     /// Replication has threads of its own: no load of calls delays a heartbeat.
     pub raft: tokio::runtime::Handle,
     pub store_metrics: Arc<chainfire::metrics::Metrics>,
@@ -67,7 +68,8 @@ pub struct Starter {
 pub struct Running {
     pub place: Arc<Place>,
     pub leadership: watch::Receiver<bool>,
-    agent: HostAgent,
+    /// A witness has none.
+    agent: Option<HostAgent>,
     controller: Controller,
     node: Node,
     port: JoinHandle<()>,
@@ -129,22 +131,13 @@ impl Starter {
             joined.leadership.clone(),
             stop_controller.clone(),
         );
-        let parts = AgentParts {
-            host: self.identity.host_id,
-            kv: Arc::clone(&joined.kv),
-            mirror: mirror.clone(),
-            kvm: Arc::clone(&self.kvm),
-            config: agent_config(&self.config),
-            voters: joined.voters.clone(),
-            stop: CancellationToken::new(),
-        };
-        let agent = match HostAgent::start(parts).await {
+        let agent = match self.agent(&joined, &mirror).await {
             Ok(agent) => agent,
             Err(error) => {
                 stop_controller.cancel();
                 stop_mirror.cancel();
                 joined.abandon().await;
-                return Err(error.into());
+                return Err(error);
             }
         };
         let backend = Backend::new(
@@ -157,7 +150,7 @@ impl Starter {
         let place = Arc::new(Place {
             backend,
             node: joined.node.clone(),
-            consoles: agent.consoles(),
+            consoles: agent.as_ref().map(HostAgent::consoles).unwrap_or_default(),
             commits: joined.commits,
         });
         let routes = member_routes(joined.node.clone())
@@ -180,6 +173,24 @@ impl Starter {
     }
 }
 
+impl Starter {
+    async fn agent(&self, joined: &Joined, mirror: &Mirror) -> Result<Option<HostAgent>, PlaceError> {
+        let Some(kvm) = &self.kvm else {
+            return Ok(None);
+        };
+        let parts = AgentParts {
+            host: self.identity.host_id,
+            kv: Arc::clone(&joined.kv),
+            mirror: mirror.clone(),
+            kvm: Arc::clone(kvm),
+            config: agent_config(&self.config),
+            voters: joined.voters.clone(),
+            stop: CancellationToken::new(),
+        };
+        Ok(Some(HostAgent::start(parts).await?))
+    }
+}
+
 impl Joined {
     /// Ends the member. Its folder keeps its place.
     pub async fn abandon(self) {
@@ -193,7 +204,9 @@ impl Running {
     pub async fn stop(self) {
         self.stop_controller.cancel();
         part_ends("the controller", self.controller.ended()).await;
-        part_ends("the agent", self.agent.stop()).await;
+        if let Some(agent) = self.agent {
+            part_ends("the agent", agent.stop()).await;
+        }
         self.stop_mirror.cancel();
         self.stop_port.cancel();
         part_ends("the member of the store", self.node.shutdown()).await;

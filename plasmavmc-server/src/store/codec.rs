@@ -5,7 +5,7 @@
 //! [`ClusterConfig`] guards that.
 
 use bytes::Bytes;
-use plasmavmc_core::view::PlacementMode;
+use plasmavmc_core::view::{PlacementMode, Recovery};
 use plasmavmc_proto::convert::store::{read_beat, read_pointer, write_beat, write_pointer};
 use plasmavmc_proto::store;
 use plasmavmc_types::{
@@ -158,6 +158,8 @@ pub fn encode_config(config: &ClusterConfig) -> Bytes {
             PlacementMode::Pack => "pack",
         }
         .to_owned(),
+        recovery_generation: config.recovery.generation,
+        recovered_at_ms: config.recovery.at_ms,
     })
 }
 
@@ -176,7 +178,15 @@ pub fn decode_config(bytes: &[u8]) -> Result<ClusterConfig, CodecError> {
         "pack" => PlacementMode::Pack,
         _ => return Err(CodecError::PlacementMode(message.placement)),
     };
-    Ok(ClusterConfig { timings, placement })
+    let recovery = Recovery {
+        generation: message.recovery_generation,
+        at_ms: message.recovered_at_ms,
+    };
+    Ok(ClusterConfig {
+        timings,
+        placement,
+        recovery,
+    })
 }
 
 pub fn encode_request(request: &Request) -> Bytes {
@@ -236,4 +246,4 @@ fn fixed<const LENGTH: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; 
 }
 
 #[cfg(test)]
-pub(in crate::store) mod tests;
+pub(crate) mod tests;

@@ -25,4 +25,4 @@ pub use values::{ClusterConfig, Request, StoredValue, Token};
 pub use write::{Committed, Write, WriteError};
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;

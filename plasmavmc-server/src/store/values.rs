@@ -1,6 +1,6 @@
 //! What is kept besides the data of plasmavmc-types, and any value as one type.
 
-use plasmavmc_core::view::PlacementMode;
+use plasmavmc_core::view::{PlacementMode, Recovery};
 use plasmavmc_types::{
     Beat, Decision, HostRecord, Operation, OperationId, Placement, Session, Timings, VmId, VmRecord, VmStatus,
 };
@@ -10,6 +10,7 @@ use plasmavmc_types::{
 pub struct ClusterConfig {
     pub timings: Timings,
     pub placement: PlacementMode,
+    pub recovery: Recovery,
 }
 
 impl ClusterConfig {

@@ -29,6 +29,7 @@ pub mod log;
 pub mod outside;
 pub mod rng;
 pub mod run;
+pub mod scale;
 pub mod scenario;
 pub mod setup;
 pub mod store;

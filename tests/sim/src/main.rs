@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use plasmavmc_sim::breaks::Break;
-use plasmavmc_sim::{run, scenario};
+use plasmavmc_sim::{run, scale, scenario};
 
 #[derive(Parser)]
 #[command(about = "Plays PlasmaVMC clusters in virtual time and checks what must never happen")]
@@ -43,6 +43,12 @@ enum Command {
         /// At most so many seeds for each
         #[arg(long, default_value_t = 20_000)]
         seeds: u64,
+    },
+    /// How long the controller thinks when a twentieth of all hosts fails at once, against the size of the cluster
+    Plan {
+        /// Hosts of the largest cluster, each with twenty VMs
+        #[arg(long, default_value_t = 1000)]
+        hosts: u32,
     },
     /// Play files, or folders of files
     Scenario {
@@ -82,6 +88,7 @@ fn main() -> ExitCode {
             }
         }
         Command::Breaks { seeds } => run::all_breaks(seeds),
+        Command::Plan { hosts } => scale::print(hosts),
         Command::Scenario { paths, log, write } => scenario::play_all(&paths, log, write),
     };
     if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }

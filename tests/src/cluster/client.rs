@@ -10,7 +10,7 @@ use plasmavmc_proto::api::vm_service_client::VmServiceClient;
 use plasmavmc_proto::api::{
     ActivateHostRequest, ClusterStatus, ClusterStatusRequest, CreateTokenRequest, CreateVmRequest, DeleteVmRequest,
     DrainHostRequest, GetOperationRequest, GetVmRequest, Host, ListHostsRequest, ListOperationsRequest, ListVmsRequest,
-    Operation, StartVmRequest, StopVmRequest, Vm, operation, vm,
+    Operation, RemoveHostRequest, StartVmRequest, StopVmRequest, Vm, operation, vm,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -89,6 +89,15 @@ impl Client {
             ..Default::default()
         };
         self.hosts().activate_host(request).await.map(drop)
+    }
+
+    /// Takes a host out that is off for good.
+    pub async fn remove_dead(&self, host: &str) -> Result<(), Status> {
+        let request = RemoveHostRequest {
+            id: host.to_owned(),
+            dead: true,
+        };
+        self.cluster().remove_host(request).await.map(drop)
     }
 
     pub async fn create(&self, request: CreateVmRequest) -> Result<Vm, Status> {
@@ -196,7 +205,12 @@ impl Client {
 /// that loses somebody then may have no quorum.
 pub fn is_whole(status: &ClusterStatus, hosts: usize) -> bool {
     let all_vote = status.members.iter().all(|member| member.role != "learner");
-    let is_alive = usize::try_from(status.hosts_alive) == Ok(hosts);
+    // A witness is no host, and sends no beats.
+    let is_alive = usize::try_from(status.hosts_alive + status.witnesses) == Ok(hosts)
+        && status
+            .members
+            .iter()
+            .all(|member| member.is_reachable || !member.is_witness);
     status.has_quorum && status.members.len() == hosts && all_vote && is_alive
 }
 

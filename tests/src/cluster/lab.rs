@@ -53,6 +53,11 @@ impl HostedCluster {
 
     /// Founds the cluster and waits until all hosts are in it.
     pub async fn form(&self) -> Result<()> {
+        self.form_with(&[]).await
+    }
+
+    /// The same; what is told to the last one when it joins makes it another kind of member.
+    pub async fn form_with(&self, last: &[&str]) -> Result<()> {
         let size = self.lab.hosts().len();
         self.serve(0, &["--init"])?;
         let first = self.client(0)?;
@@ -60,7 +65,8 @@ impl HostedCluster {
         let token = first.token(u32::try_from(size)?).await?;
         let via = self.api(0);
         for host in 1..size {
-            self.serve(host, &["--join", &via, "--token", &token])?;
+            let kind = if host + 1 == size { last } else { &[] };
+            self.serve(host, &[&["--join", &via, "--token", &token], kind].concat())?;
             self.until_whole(host, host + 1).await?;
         }
         for host in 0..size {
@@ -140,6 +146,18 @@ impl HostedCluster {
     pub fn host_called(&self, wanted: &str) -> Result<usize> {
         let found = (0..self.lab.hosts().len()).find(|host| name(*host) == wanted);
         found.with_context(|| format!("no host is called {wanted:?}"))
+    }
+
+    /// What the server of a host takes of this machine's memory.
+    pub fn server_memory_kb(&self, host: usize) -> Result<u64> {
+        let is_server = |pid: &u32| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("plasmavmc-serve"))
+        };
+        let pid = self.lab[host].processes().into_iter().find(is_server);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.context("no server")?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kb = line.and_then(|line| line.split_whitespace().next());
+        Ok(kb.context("no VmRSS")?.parse()?)
     }
 
     /// The QEMUs of a host, as this machine numbers them.

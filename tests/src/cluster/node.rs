@@ -62,18 +62,8 @@ impl Node {
         let mut process = self.process.lock();
         let runs = process.as_ref().is_some_and(|process| process.exit().is_none());
         ensure!(!runs, "{} runs already", self.name);
-        settings(&self.dir)?;
         let out = std::fs::File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(&programs.server);
-        command.arg("--dir").arg(&self.dir).arg("--guard").arg(&programs.guard);
-        command.args([
-            "--listen",
-            &self.api,
-            "--cluster-listen",
-            &self.cluster,
-            "--name",
-            &self.name,
-        ]);
+        let mut command = self.command(programs)?;
         match entrance {
             Entrance::Init => {
                 command.arg("--init");
@@ -82,12 +72,6 @@ impl Node {
                 command.args(["--join", via, "--token", token]);
             }
             Entrance::Again => {}
-        }
-        // To a server, variables with such names are flags.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("PLASMAVMC_") {
-                command.env_remove(name);
-            }
         }
         command
             .envs(env.iter().copied())
@@ -99,6 +83,35 @@ impl Node {
             .with_context(|| format!("starting {}", programs.server.display()))?;
         *process = Some(Process::adopt(child, self.log.clone())?);
         Ok(())
+    }
+
+    /// The program with what is always said to it.
+    fn command(&self, programs: &Programs) -> Result<Command> {
+        settings(&self.dir)?;
+        let mut command = Command::new(&programs.server);
+        command.arg("--dir").arg(&self.dir).arg("--guard").arg(&programs.guard);
+        command.args([
+            "--listen",
+            &self.api,
+            "--cluster-listen",
+            &self.cluster,
+            "--name",
+            &self.name,
+        ]);
+        // To a server, variables with such names are flags.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PLASMAVMC_") {
+                command.env_remove(name);
+            }
+        }
+        Ok(command)
+    }
+
+    /// Recovers its cluster from what this node knows, with more said; whether it did, and all it said.
+    pub fn recover(&self, programs: &Programs, more: &[&str]) -> Result<(bool, String)> {
+        let out = self.command(programs)?.arg("recover").args(more).output()?;
+        let said = [out.stdout, out.stderr].concat();
+        Ok((out.status.success(), String::from_utf8_lossy(&said).into_owned()))
     }
 
     pub fn client(&self) -> Result<Client> {

@@ -9,7 +9,9 @@ mod life;
 mod partition;
 mod qemu_killed;
 mod race;
+mod recover;
 mod server_killed;
+mod witness;
 
 use std::time::Duration;
 

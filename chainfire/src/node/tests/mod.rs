@@ -1,6 +1,7 @@
 //! The conformance suite on the replicated store: one member in this process, and three over gRPC.
 
 mod life;
+mod recover;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use crate::change::{Part, Put};
 use crate::samples::{Cluster, NOW_MS, host_id, operation_id, vm_id};
 
 mod failover;
+mod held;
 mod order;
 mod random;
 mod scale;

@@ -1,7 +1,6 @@
-//! A large cluster in which many hosts fail at once: each step stays short, nobody gets too much, the load is spread.
+//! A large cluster in which many hosts fail at once: a few steps are enough, nobody gets too much, the load is spread.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use super::failover::{fenced, leased, listening};
 use super::*;
@@ -18,15 +17,12 @@ fn cluster(hosts: u32, vms_each: u32, failed: u32) -> Cluster {
     listening(cluster)
 }
 
-/// Steps until nothing is left to be done: how many, the longest, and where everything is in the end.
-fn settle(mut cluster: Cluster) -> (usize, std::time::Duration, Cluster) {
-    let mut longest = std::time::Duration::ZERO;
+/// Steps until nothing is left to be done: how many, and where everything is in the end.
+fn settle(mut cluster: Cluster) -> (usize, Cluster) {
     for steps in 0.. {
-        let began = Instant::now();
         let actions = plan(&cluster.view, &cluster.heard, NOW_MS);
-        longest = longest.max(began.elapsed());
         if actions.is_empty() {
-            return (steps, longest, cluster);
+            return (steps, cluster);
         }
         cluster = after(&cluster, &actions);
         for vm in actions.iter().filter_map(|action| action.vm) {
@@ -41,11 +37,8 @@ fn settle(mut cluster: Cluster) -> (usize, std::time::Duration, Cluster) {
 #[test]
 fn fifty_of_a_thousand_hosts_fail_and_twenty_thousand_vms_stay_spread() {
     let (hosts, each, failed) = (1000, 20, 50);
-    let (steps, longest, end) = settle(cluster(hosts, each, failed));
-    eprintln!(
-        "{hosts} hosts, {} VMs, {failed} failed: {steps} steps, the longest {longest:?}",
-        hosts * each
-    );
+    let (steps, end) = settle(cluster(hosts, each, failed));
+    assert!(steps <= 20, "{steps} steps for {} VMs", failed * each);
     let mut per_host = BTreeMap::<HostId, u32>::new();
     for vm in end.view.vms.values() {
         *per_host.entry(vm.placement.as_ref().unwrap().value.host).or_default() += 1;

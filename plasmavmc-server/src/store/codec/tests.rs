@@ -107,6 +107,7 @@ fn bytes_that_are_no_value_are_errors_that_say_why() {
         freeze_after_ms: 4000,
         failover_after_ms: 6000,
         placement: "tetris".to_owned(),
+        ..store::ClusterConfig::default()
     };
     check(
         ParsedKey::Config,
@@ -170,7 +171,8 @@ proptest! {
         let token = Token { secret_sha256, expires_at_ms, uses_left };
         prop_assert_eq!(decode_token(&encode_token(&token)).unwrap(), token);
         let placement = if packs { PlacementMode::Pack } else { PlacementMode::Spread };
-        let config = ClusterConfig { placement, ..config() };
+        let recovery = Recovery { generation: token.uses_left, at_ms: token.expires_at_ms };
+        let config = ClusterConfig { placement, recovery, ..config() };
         prop_assert_eq!(decode_config(&encode_config(&config)).unwrap(), config);
     }
 

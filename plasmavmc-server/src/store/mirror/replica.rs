@@ -219,6 +219,7 @@ impl Replica {
     fn set_config(&mut self, config: Option<Stored<ClusterConfig>>) -> Option<Stored<ClusterConfig>> {
         let shown = config.as_ref().map(|config| config.value);
         self.view.timings = shown.map(|config| config.timings).unwrap_or_default();
+        self.view.recovery = shown.map(|config| config.recovery).unwrap_or_default();
         self.view.placement_mode = shown.map(|config| config.placement).unwrap_or_default();
         mem::replace(&mut self.config, config)
     }

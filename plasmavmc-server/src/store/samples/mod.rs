@@ -1,6 +1,6 @@
 //! Values for tests: one of each kind with nothing left at its default; any at random is in `random`.
 
-use plasmavmc_core::view::PlacementMode;
+use plasmavmc_core::view::{PlacementMode, Recovery};
 use plasmavmc_types::*;
 use uuid::Uuid;
 
@@ -128,6 +128,8 @@ pub fn config() -> ClusterConfig {
     ClusterConfig {
         timings: Timings::new(fields).unwrap(),
         placement: PlacementMode::Pack,
+        // As it is where no cluster was ever recovered.
+        recovery: Recovery::default(),
     }
 }
 

@@ -292,12 +292,14 @@ prop_compose! {
         port in 1u16..,
         mode in select(vec![HostMode::Active, HostMode::Draining, HostMode::Maintenance]),
         has_cluster_address in any::<bool>(),
+        witness in any::<bool>(),
     ) -> HostRecord {
         let address: Address = format!("{name}:{port}").parse().unwrap();
         HostRecord::new(HostId::from_uuid(id), HostName::new(name).unwrap(), vec![address.clone()])
             .unwrap()
             .with_mode(mode)
             .with_cluster_address(has_cluster_address.then_some(address))
+            .with_witness(witness)
     }
 }
 

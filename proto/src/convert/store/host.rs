@@ -24,6 +24,7 @@ impl From<&HostRecord> for store::HostRecord {
             }
             .into(),
             cluster_address: record.cluster_address().map(ToString::to_string).unwrap_or_default(),
+            witness: record.is_witness(),
         }
     }
 }
@@ -49,7 +50,8 @@ impl TryFrom<store::HostRecord> for HostRecord {
             return unreadable(checks);
         };
         let record = HostRecord::new(id, name, addresses)?;
-        Ok(record.with_mode(mode).with_cluster_address(cluster_address))
+        let record = record.with_mode(mode).with_cluster_address(cluster_address);
+        Ok(record.with_witness(message.witness))
     }
 }
 
@@ -69,6 +71,7 @@ impl From<&Session> for store::Session {
             instance: id_bytes(session.instance.as_uuid()),
             boot_id: id_bytes(session.boot_id.as_uuid()),
             fenced: !session.is_open(),
+            unconfirmed: session.state == SessionState::Unconfirmed,
         }
     }
 }
@@ -85,10 +88,10 @@ impl TryFrom<store::Session> for Session {
         let (Some(instance), Some(boot_id)) = (instance, boot_id) else {
             return unreadable(checks);
         };
-        let state = if message.fenced {
-            SessionState::Fenced
-        } else {
-            SessionState::Open
+        let state = match (message.fenced, message.unconfirmed) {
+            (_, true) => SessionState::Unconfirmed,
+            (true, false) => SessionState::Fenced,
+            (false, false) => SessionState::Open,
         };
         checks.finish(Self {
             epoch,

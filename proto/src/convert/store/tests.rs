@@ -57,6 +57,7 @@ fn a_placement_and_a_session_begin_at_one() {
         instance: id(1),
         boot_id: id(2),
         fenced: false,
+        unconfirmed: false,
     };
     check::<_, Session>(session, &["epoch"]);
     check::<_, Session>(store::Session::default(), &["instance", "boot_id", "epoch"]);
@@ -97,6 +98,7 @@ fn a_host_record_names_all_that_is_wrong() {
         addresses: vec!["a:1".to_owned(), "nowhere".to_owned()],
         mode: 7,
         cluster_address: "x".to_owned(),
+        witness: false,
     };
     check::<_, HostRecord>(spoilt, &["id", "name", "addresses[1]", "mode", "cluster_address"]);
 }

@@ -236,7 +236,7 @@ impl World {
             SessionState::Open if is_mine => Opening::GoOn,
             SessionState::Open if self.breaks(Break::SecondInstanceEarly) && me.is_clone => Opening::Open(next),
             SessionState::Open if outlived => Opening::Reopen(next),
-            SessionState::Open => Opening::Wait,
+            SessionState::Open | SessionState::Unconfirmed => Opening::Wait,
         }
     }
 

@@ -65,6 +65,18 @@ pub struct Report {
 }
 
 impl Report {
+    fn sum_up(&mut self, mut converged: Vec<f64>, tally: BTreeMap<Fault, u32>) {
+        converged.sort_by(f64::total_cmp);
+        self.max_converge_s = converged.last().copied().unwrap_or_default();
+        self.p50_converge_s = converged.get(converged.len() / 2).copied().unwrap_or_default();
+        self.struck = tally.values().sum();
+        self.missed = Fault::ALL
+            .into_iter()
+            .filter(|fault| !tally.contains_key(fault))
+            .collect();
+        self.faults = tally;
+    }
+
     pub fn is_success(&self) -> bool {
         self.double_runs == 0
             && self.lost_vms == 0
@@ -154,15 +166,7 @@ async fn rage(cluster: &HostedCluster, options: &Options, sampler: &Sampler) -> 
             break;
         }
     }
-    converged.sort_by(f64::total_cmp);
-    report.max_converge_s = converged.last().copied().unwrap_or_default();
-    report.p50_converge_s = converged.get(converged.len() / 2).copied().unwrap_or_default();
-    report.struck = striker.tally.values().sum();
-    report.missed = Fault::ALL
-        .into_iter()
-        .filter(|fault| !striker.tally.contains_key(fault))
-        .collect();
-    report.faults = striker.tally;
+    report.sum_up(converged, striker.tally);
     Ok(report)
 }
 
