@@ -84,10 +84,7 @@ impl Client {
     }
 
     pub async fn activate(&self, host: &str) -> Result<(), Status> {
-        let request = ActivateHostRequest {
-            id: host.to_owned(),
-            ..Default::default()
-        };
+        let request = ActivateHostRequest { id: host.to_owned() };
         self.hosts().activate_host(request).await.map(drop)
     }
 

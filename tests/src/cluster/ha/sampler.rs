@@ -46,11 +46,9 @@ impl Sampler {
     pub fn start(below: &std::path::Path) -> Self {
         let shared = Arc::<Shared>::default();
         let (theirs, below) = (Arc::clone(&shared), below.to_owned());
-        let thread = std::thread::spawn(move || watch(&theirs, &below));
-        Self {
-            shared,
-            thread: Some(thread),
-        }
+        let watching = std::thread::Builder::new().name("sampler".to_owned());
+        let thread = watching.spawn(move || watch(&theirs, &below)).ok();
+        Self { shared, thread }
     }
 
     pub fn doubles(&self) -> Vec<Double> {
@@ -82,6 +80,10 @@ impl Drop for Sampler {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it samples: a thread of its own that waits for nothing but its turn"
+)]
 fn watch(shared: &Shared, below: &std::path::Path) {
     let began = Instant::now();
     let mut known = BTreeMap::<u32, Option<String>>::new();
