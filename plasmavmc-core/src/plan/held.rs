@@ -30,11 +30,12 @@ impl Planning<'_> {
 }
 
 fn held_back(view: &ClusterView, vm: &VmView, record: &VmRecord) -> Option<String> {
-    let mut unconfirmed = view.hosts.keys().copied().filter(|host| is_unconfirmed(view, *host));
     let host = match &vm.placement {
-        Some(placement) => unconfirmed.find(|host| *host == placement.value.host),
+        Some(placement) => Some(placement.value.host).filter(|host| is_unconfirmed(view, *host)),
         // Where it is to run may have been decided by those who were lost.
-        None if record.created_at_ms() < view.recovery.at_ms => unconfirmed.next(),
+        None if record.created_at_ms() < view.recovery.at_ms => {
+            view.hosts.keys().copied().find(|host| is_unconfirmed(view, *host))
+        }
         None => None,
     }?;
     let name = view.host_name(host);
