@@ -44,7 +44,12 @@ pub fn verdicts(view: &ClusterView, heard: &Heard, vm: VmId) -> Vec<Verdict> {
 
 /// The host to take; `None`: there is none that fits.
 pub fn choose(verdicts: &[Verdict]) -> Option<&Verdict> {
-    let fitting = verdicts.iter().filter(|verdict| verdict.fits());
+    choose_where(verdicts, |_| true)
+}
+
+/// As [`choose`], among the hosts that pass.
+pub fn choose_where(verdicts: &[Verdict], passes: impl Fn(HostId) -> bool) -> Option<&Verdict> {
+    let fitting = verdicts.iter().filter(|verdict| verdict.fits() && passes(verdict.host));
     // `max_by_key` takes the last of equals: the order of names is turned round, so that the first one wins.
     fitting
         .rev()

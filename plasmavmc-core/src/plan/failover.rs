@@ -18,7 +18,7 @@ use plasmavmc_types::{HaPolicy, HostId, ObservedState, Operation, OperationKind,
 use super::{ControlKind, Planning, is_wanted_on};
 use crate::boot;
 use crate::change::{Change, OPERATIONS_AT_ONCE, Part, Put};
-use crate::placement::{Verdict, choose, verdicts_with, why_nowhere};
+use crate::placement::{Verdict, choose, choose_where, verdicts_with, why_nowhere};
 use crate::view::{ClusterView, Stored, VmView};
 use crate::visible::{is_fenced, runs_nowhere};
 
@@ -52,15 +52,11 @@ impl<'a> Planning<'a> {
                 continue;
             }
             let verdicts = verdicts_with(self.view, self.heard, &self.roll, &self.loads, id);
-            let free: Vec<Verdict> = verdicts
-                .iter()
-                .filter(|verdict| starting.get(&verdict.host).is_none_or(|count| *count < STARTS_PER_HOST))
-                .cloned()
-                .collect();
-            match choose(&free).cloned() {
-                Some(chosen) if self.is_too_early(&chosen) => {}
+            let is_free = |host: HostId| starting.get(&host).is_none_or(|count| *count < STARTS_PER_HOST);
+            match choose_where(&verdicts, is_free) {
+                Some(chosen) if self.is_too_early(chosen) => {}
                 Some(chosen) => {
-                    if self.move_from_fenced(vm, record, &chosen, &verdicts) {
+                    if self.move_from_fenced(vm, record, chosen, &verdicts) {
                         *starting.entry(chosen.host).or_default() += 1;
                         in_all += 1;
                     }

@@ -12,7 +12,7 @@ use super::finish::is_about;
 use super::{ControlKind, Planning, is_wanted_on};
 use crate::boot;
 use crate::change::Part;
-use crate::placement::{Verdict, choose, verdicts_with, why_nowhere};
+use crate::placement::{Verdict, choose, choose_where, verdicts_with, why_nowhere};
 use crate::view::{Stored, VmView};
 use crate::visible::{HostState, has_lost_host, host, runs_nowhere};
 
@@ -103,12 +103,7 @@ impl Planning<'_> {
     fn retry_elsewhere(&mut self, id: VmId, vm: &VmView, record: &Stored<VmRecord>, why: &str) -> bool {
         let verdicts = verdicts_with(self.view, self.heard, &self.roll, &self.loads, id);
         let left = vm.placement.as_ref().map(|placement| placement.value.host);
-        let others: Vec<Verdict> = verdicts
-            .iter()
-            .filter(|verdict| Some(verdict.host) != left)
-            .cloned()
-            .collect();
-        match choose(&others) {
+        match choose_where(&verdicts, |host| Some(host) != left) {
             Some(chosen) if !self.is_too_early(chosen) => {
                 self.relocate(ControlKind::Retry, vm, record, chosen, why, &verdicts)
             }
