@@ -56,6 +56,8 @@ async fn lose(cluster: &HostedCluster, victim: usize, vm: &Vm) -> Result<Vm> {
     // Not told again what it is.
     cluster.serve(victim, &[])?;
     cluster.until_whole(asked, 3).await?;
+    // Who has just come back gives hosts that it never heard the time of a boot: it hears all of them within two beats.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     Ok(seen)
 }
 
