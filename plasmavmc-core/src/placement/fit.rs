@@ -1,86 +1,253 @@
 //! Every reason a host has against a VM.
+//!
+//! What does not depend on the VM is gathered once for each host ([`Seat`]), what does not depend on the host once for
+//! each VM ([`Asking`]): with a thousand hosts, all that is asked for every pair has to be cheap, and the words for the
+//! reasons are only put together where somebody reads them.
+
+use std::collections::BTreeSet;
+use std::fmt;
 
 use plasmavmc_types::{
-    Beat, Disk, DiskLocation, HostId, HostMode, HostRecord, NicNetwork, PoolName, VmId, VmRecord, VmSpec,
+    Beat, Disk, DiskLocation, HostId, HostMode, HostName, HostRecord, NicNetwork, PoolName, VmId, VmRecord, VmSpec,
 };
 
+use super::load::Besides;
 use super::{Loads, VCPU_OVERCOMMIT};
-use crate::view::{ClusterView, Heard};
+use crate::view::{ClusterView, Heard, HostView};
 use crate::visible::{HostState, has_lost_host, host};
 
-pub(super) fn reasons(view: &ClusterView, heard: &Heard, loads: &Loads, record: &VmRecord, id: HostId) -> Vec<String> {
-    let mut reasons = Vec::new();
-    let Some(known) = view.hosts.get(&id) else {
-        return vec!["it does not belong to the cluster".to_owned()];
-    };
-    let Some(host_record) = &known.record else {
+/// A host, and what it says to every VM.
+#[derive(Debug)]
+pub(super) struct Seat<'a> {
+    pub name: String,
+    pub host: HostId,
+    record: Option<&'a HostRecord>,
+    pub beat: Option<&'a Beat>,
+    /// Against any VM.
+    closed: Vec<String>,
+    pub is_doubtful: bool,
+}
+
+impl<'a> Seat<'a> {
+    pub fn of(view: &'a ClusterView, heard: &Heard, id: HostId, known: &'a HostView) -> Self {
+        let record = known.record.as_ref().map(|record| &record.value);
+        Self {
+            name: view.host_name(id),
+            host: id,
+            // A witness is nobody to ask further.
+            record: record.filter(|record| !record.is_witness()),
+            beat: known.beat.as_ref().map(|beat| &beat.value),
+            closed: closed(view, heard, id, record),
+            is_doubtful: heard.is_doubtful(id, &view.timings),
+        }
+    }
+}
+
+fn closed(view: &ClusterView, heard: &Heard, id: HostId, record: Option<&HostRecord>) -> Vec<String> {
+    let Some(record) = record else {
         return vec!["it was removed from the cluster".to_owned()];
     };
     let shown = host(view, heard, id);
     if shown.state == HostState::Witness {
         return vec![shown.reason];
     }
-    refuse_mode(&host_record.value, &mut reasons);
-    if shown.state != HostState::Alive {
-        reasons.push(shown.reason);
-    }
-    refuse_company(view, loads, record, &host_record.value, &mut reasons);
-    refuse_other_data(view, record, id, &mut reasons);
-    match &known.beat {
-        // What it can carry is known only from its beats.
-        None if reasons.is_empty() => reasons.push("it has not said yet what it can carry".to_owned()),
-        None => {}
-        Some(beat) => {
-            refuse_size(&beat.value, loads, record, id, &mut reasons);
-            refuse_missing(&beat.value, record.spec(), &mut reasons);
-        }
-    }
-    reasons
+    let mode = match record.mode() {
+        HostMode::Active => None,
+        HostMode::Draining => Some("it is being drained".to_owned()),
+        HostMode::Maintenance => Some("it is in maintenance".to_owned()),
+    };
+    let absent = (shown.state != HostState::Alive).then_some(shown.reason);
+    mode.into_iter().chain(absent).collect()
 }
 
-fn refuse_mode(record: &HostRecord, reasons: &mut Vec<String>) {
-    match record.mode() {
-        HostMode::Active => {}
-        HostMode::Draining => reasons.push("it is being drained".to_owned()),
-        HostMode::Maintenance => reasons.push("it is in maintenance".to_owned()),
+/// What a host has against a VM.
+#[derive(Debug)]
+pub(super) enum Reason<'a> {
+    Closed(&'a str),
+    BoundTo(&'a [HostName]),
+    ApartFrom(String),
+    TogetherWith(String, String),
+    DataOn(String, Vec<&'a str>),
+    SizeUnknown,
+    Memory { needs: u64, free: u64, of: u64 },
+    Processors { needs: u32, free: u64, have: u32 },
+    Pool(&'a PoolName),
+    Bridge(String),
+}
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(why) => f.write_str(why),
+            Self::BoundTo(hosts) => {
+                let hosts: Vec<&str> = hosts.iter().map(|name| name.as_str()).collect();
+                write!(f, "the VM is bound to {}", hosts.join(", "))
+            }
+            Self::ApartFrom(name) => write!(f, "has VM {name}, which it must be apart from"),
+            Self::TogetherWith(name, place) => write!(f, "must be with VM {name}, which is on {place}"),
+            Self::DataOn(owner, disks) => {
+                write!(f, "its disks ({}) lie on {owner} and are not shared", disks.join(", "))
+            }
+            Self::SizeUnknown => f.write_str("it has not said yet what it can carry"),
+            Self::Memory { needs, free, of } => write!(f, "needs {needs} MB, {free} of {of} free"),
+            Self::Processors { needs, free, have } => {
+                let all = u64::from(*have) * VCPU_OVERCOMMIT;
+                write!(
+                    f,
+                    "needs {needs} vcpus, {free} of {all} free ({VCPU_OVERCOMMIT} for each of its {have} processors)"
+                )
+            }
+            Self::Pool(pool) => write!(f, "has no pool {pool}"),
+            Self::Bridge(bridge) => write!(f, "has no bridge {bridge}"),
+        }
     }
 }
 
-fn refuse_size(beat: &Beat, loads: &Loads, record: &VmRecord, id: HostId, reasons: &mut Vec<String>) {
-    let (capacity, load) = (beat.capacity, loads.without(id, record.id()));
-    let free_mb = capacity.memory_mb.saturating_sub(load.memory_mb);
-    let needs_mb = record.spec().memory_mb;
-    if needs_mb > free_mb {
-        reasons.push(format!("needs {needs_mb} MB, {free_mb} of {} free", capacity.memory_mb));
+/// A VM, and what it asks of every host.
+#[derive(Debug)]
+pub(super) struct Asking<'a> {
+    view: &'a ClusterView,
+    pub record: &'a VmRecord,
+    pub besides: Besides<'a>,
+    /// Who must not be with it, and where that is.
+    apart: Vec<(VmId, HostId)>,
+    together: Vec<(VmId, HostId)>,
+    pools: BTreeSet<&'a PoolName>,
+    data: Option<Data<'a>>,
+}
+
+/// A VM that was claimed has its data where it is placed.
+#[derive(Debug)]
+struct Data<'a> {
+    owner: HostId,
+    /// What its host calls shared. `None`: it is gone for good and can no longer be asked.
+    shared: Option<&'a [PoolName]>,
+}
+
+impl<'a> Asking<'a> {
+    pub fn of(view: &'a ClusterView, loads: &'a Loads, record: &'a VmRecord) -> Self {
+        let placed = |vm: VmId| Some((vm, loads.place_of(vm)?));
+        Self {
+            view,
+            record,
+            besides: loads.besides(record.id()),
+            apart: loads.apart_from(record.id()).filter_map(placed).collect(),
+            // One that is nowhere yet binds nobody; it will come along.
+            together: record
+                .spec()
+                .affinity
+                .together_with
+                .iter()
+                .copied()
+                .filter_map(placed)
+                .collect(),
+            pools: pools(record.spec()),
+            data: data(view, record),
+        }
     }
-    let vcpus = u64::from(capacity.vcpus) * VCPU_OVERCOMMIT;
-    let free = vcpus.saturating_sub(load.vcpus);
-    let needs = record.spec().vcpus;
-    if u64::from(needs) > free {
-        let have = capacity.vcpus;
-        reasons.push(format!(
-            "needs {needs} vcpus, {free} of {vcpus} free ({VCPU_OVERCOMMIT} for each of its {have} processors)"
-        ));
+
+    pub fn fits(&self, seat: &Seat<'_>) -> bool {
+        let mut fits = true;
+        self.against(seat, &mut |_| fits = false);
+        fits
+    }
+
+    /// Tells every reason of this host.
+    pub fn against(&self, seat: &Seat<'_>, tell: &mut impl FnMut(Reason<'_>)) {
+        for why in &seat.closed {
+            tell(Reason::Closed(why));
+        }
+        let Some(host) = seat.record else { return };
+        self.company_against(host, tell);
+        self.data_against(seat, tell);
+        match seat.beat {
+            Some(beat) => {
+                self.size_against(beat, seat.host, tell);
+                self.lacks(beat, tell);
+            }
+            // What it can carry is known only from its beats.
+            None if seat.closed.is_empty() => tell(Reason::SizeUnknown),
+            None => {}
+        }
+    }
+
+    fn company_against(&self, host: &HostRecord, tell: &mut impl FnMut(Reason<'_>)) {
+        let bound = &self.record.spec().affinity.hosts;
+        if !bound.is_empty() && !bound.contains(host.name()) {
+            tell(Reason::BoundTo(bound));
+        }
+        for (other, _) in self.apart.iter().filter(|(_, place)| *place == host.id()) {
+            tell(Reason::ApartFrom(self.view.vm_name(*other)));
+        }
+        for (other, place) in self.together.iter().filter(|(_, place)| *place != host.id()) {
+            let names = (self.view.vm_name(*other), self.view.host_name(*place));
+            tell(Reason::TogetherWith(names.0, names.1));
+        }
+    }
+
+    /// A VM whose data lie on one host stays there.
+    fn data_against(&self, seat: &Seat<'_>, tell: &mut impl FnMut(Reason<'_>)) {
+        let Some(data) = self.data.as_ref().filter(|data| data.owner != seat.host) else {
+            return;
+        };
+        let is_shared = |pool: &PoolName| data.shared.is_none_or(|pools| pools.contains(pool));
+        let is_shared_here = |pool: &PoolName| seat.beat.is_some_and(|beat| beat.facts.shared_pools.contains(pool));
+        let stays = |disk: &&Disk| match &disk.location {
+            DiskLocation::File { .. } => true,
+            DiskLocation::Volume { pool, .. } => !(is_shared(pool) && is_shared_here(pool)),
+        };
+        let disks = self.record.spec().disks.iter().filter(stays);
+        let disks: Vec<&str> = disks.map(|disk| disk.name.as_str()).collect();
+        if !disks.is_empty() {
+            tell(Reason::DataOn(self.view.host_name(data.owner), disks));
+        }
+    }
+
+    fn size_against(&self, beat: &Beat, host: HostId, tell: &mut impl FnMut(Reason<'_>)) {
+        let (capacity, load) = (beat.capacity, self.besides.on(host));
+        let free = capacity.memory_mb.saturating_sub(load.memory_mb);
+        let needs = self.record.spec().memory_mb;
+        if needs > free {
+            let of = capacity.memory_mb;
+            tell(Reason::Memory { needs, free, of });
+        }
+        let free = (u64::from(capacity.vcpus) * VCPU_OVERCOMMIT).saturating_sub(load.vcpus);
+        let needs = self.record.spec().vcpus;
+        if u64::from(needs) > free {
+            let have = capacity.vcpus;
+            tell(Reason::Processors { needs, free, have });
+        }
+    }
+
+    fn lacks(&self, beat: &Beat, tell: &mut impl FnMut(Reason<'_>)) {
+        for pool in self.pools.iter().filter(|pool| !beat.facts.pools.contains(pool)) {
+            tell(Reason::Pool(pool));
+        }
+        for nic in &self.record.spec().nics {
+            if let NicNetwork::Bridge(bridge) = &nic.network
+                && !beat.facts.bridges.contains(bridge)
+            {
+                tell(Reason::Bridge(bridge.to_string()));
+            }
+        }
     }
 }
 
-fn refuse_missing(beat: &Beat, spec: &VmSpec, reasons: &mut Vec<String>) {
-    for pool in pools(spec) {
-        if !beat.facts.pools.contains(pool) {
-            reasons.push(format!("has no pool {pool}"));
-        }
-    }
-    for nic in &spec.nics {
-        if let NicNetwork::Bridge(bridge) = &nic.network
-            && !beat.facts.bridges.contains(bridge)
-        {
-            reasons.push(format!("has no bridge {bridge}"));
-        }
-    }
+fn data<'a>(view: &'a ClusterView, record: &VmRecord) -> Option<Data<'a>> {
+    let vm = view.vms.get(&record.id())?;
+    let owner = vm.placement.as_ref()?.value.host;
+    // Before the first claim nothing of it lies anywhere.
+    vm.status.as_ref()?;
+    let beat = view.hosts.get(&owner).and_then(|host| host.beat.as_ref());
+    let shared = beat.map_or([].as_slice(), |beat| &beat.value.facts.shared_pools);
+    Some(Data {
+        owner,
+        shared: (!has_lost_host(view, vm)).then_some(shared),
+    })
 }
 
 /// The pools of all volumes, each once.
-fn pools(spec: &VmSpec) -> std::collections::BTreeSet<&PoolName> {
+fn pools(spec: &VmSpec) -> BTreeSet<&PoolName> {
     let cdroms = spec.cdroms.iter().filter_map(|cdrom| cdrom.image.as_ref());
     let locations = spec.disks.iter().flat_map(locations_of).chain(cdroms);
     locations
@@ -94,60 +261,4 @@ fn pools(spec: &VmSpec) -> std::collections::BTreeSet<&PoolName> {
 fn locations_of(disk: &Disk) -> impl Iterator<Item = &DiskLocation> {
     let backing = disk.backing.iter().map(|image| &image.location);
     std::iter::once(&disk.location).chain(backing)
-}
-
-fn refuse_company(view: &ClusterView, loads: &Loads, record: &VmRecord, host: &HostRecord, reasons: &mut Vec<String>) {
-    let affinity = &record.spec().affinity;
-    if !affinity.hosts.is_empty() && !affinity.hosts.contains(host.name()) {
-        let hosts: Vec<&str> = affinity.hosts.iter().map(|name| name.as_str()).collect();
-        reasons.push(format!("the VM is bound to {}", hosts.join(", ")));
-    }
-    let is_here = |vm: &VmId| loads.place_of(*vm) == Some(host.id());
-    for other in loads.apart_from(record.id()).filter(is_here) {
-        let name = view.vm_name(other);
-        reasons.push(format!("has VM {name}, which it must be apart from"));
-    }
-    for other in &affinity.together_with {
-        // One that is nowhere yet binds nobody; it will come here.
-        if let Some(place) = loads.place_of(*other).filter(|place| *place != host.id()) {
-            let (name, place) = (view.vm_name(*other), view.host_name(place));
-            reasons.push(format!("must be with VM {name}, which is on {place}"));
-        }
-    }
-}
-
-/// A VM whose data lie on one host stays there.
-fn refuse_other_data(view: &ClusterView, record: &VmRecord, id: HostId, reasons: &mut Vec<String>) {
-    let Some(vm) = view.vms.get(&record.id()) else { return };
-    let Some(placement) = &vm.placement else { return };
-    let owner = placement.value.host;
-    // Before the first claim nothing of it lies anywhere.
-    if owner == id || vm.status.is_none() {
-        return;
-    }
-    // What a host that is gone for good called shared can no longer be asked.
-    let is_owner_gone = has_lost_host(view, vm);
-    let owner_beat = view.hosts.get(&owner).and_then(|host| host.beat.as_ref());
-    let is_shared =
-        |pool: &PoolName| is_owner_gone || owner_beat.is_some_and(|beat| beat.value.facts.shared_pools.contains(pool));
-    let own_beat = view.hosts.get(&id).and_then(|host| host.beat.as_ref());
-    let is_shared_here = |pool: &PoolName| own_beat.is_some_and(|beat| beat.value.facts.shared_pools.contains(pool));
-    let stays = |disk: &&Disk| match &disk.location {
-        DiskLocation::File { .. } => true,
-        DiskLocation::Volume { pool, .. } => !(is_shared(pool) && is_shared_here(pool)),
-    };
-    let disks: Vec<&str> = record
-        .spec()
-        .disks
-        .iter()
-        .filter(stays)
-        .map(|disk| disk.name.as_str())
-        .collect();
-    if !disks.is_empty() {
-        let owner = view.host_name(owner);
-        reasons.push(format!(
-            "its disks ({}) lie on {owner} and are not shared",
-            disks.join(", ")
-        ));
-    }
 }

@@ -29,8 +29,8 @@ impl Load {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Size {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size {
     vcpus: u64,
     memory_mb: u64,
 }
@@ -46,11 +46,10 @@ fn size_of(record: &VmRecord) -> Size {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Loads {
     hosts: BTreeMap<HostId, Load>,
-    /// Where each VM counts, and whether its size counts too.
-    places: BTreeMap<VmId, (HostId, bool)>,
+    /// Where each VM is, and with which size if that counts.
+    places: BTreeMap<VmId, (HostId, Option<Size>)>,
     /// Who must not be on one host with whom, as said by either.
     apart: BTreeMap<VmId, BTreeSet<VmId>>,
-    sizes: BTreeMap<VmId, (u64, u64)>,
 }
 
 impl Loads {
@@ -75,33 +74,19 @@ impl Loads {
     }
 
     fn put(&mut self, record: &VmRecord, host: HostId, counts: bool) {
-        self.lift(record.id());
-        let size = size_of(record);
-        self.places.insert(record.id(), (host, counts));
-        self.sizes.insert(record.id(), (size.vcpus, size.memory_mb));
-        if counts {
+        let size = counts.then(|| size_of(record));
+        if let Some((before, Some(size))) = self.places.insert(record.id(), (host, size)) {
+            self.hosts.entry(before).or_default().take(size);
+        }
+        if let Some(size) = size {
             self.hosts.entry(host).or_default().add(size);
         }
     }
 
-    fn lift(&mut self, vm: VmId) {
-        if let (Some((host, true)), Some((vcpus, memory_mb))) = (self.places.remove(&vm), self.sizes.remove(&vm)) {
-            self.hosts.entry(host).or_default().take(Size { vcpus, memory_mb });
-        }
-    }
-
-    /// What a host carries besides this VM.
-    pub fn without(&self, host: HostId, vm: VmId) -> Load {
-        let mut load = self.hosts.get(&host).copied().unwrap_or_default();
-        if let (Some((place, true)), Some((vcpus, memory_mb))) = (self.places.get(&vm), self.sizes.get(&vm))
-            && *place == host
-        {
-            load.take(Size {
-                vcpus: *vcpus,
-                memory_mb: *memory_mb,
-            });
-        }
-        load
+    /// What the hosts carry besides this VM.
+    pub(super) fn besides(&self, vm: VmId) -> Besides<'_> {
+        let own = self.places.get(&vm).and_then(|(host, size)| Some((*host, (*size)?)));
+        Besides { loads: self, own }
     }
 
     pub fn place_of(&self, vm: VmId) -> Option<HostId> {
@@ -111,6 +96,24 @@ impl Loads {
     /// The VMs that must not be where this one is.
     pub fn apart_from(&self, vm: VmId) -> impl Iterator<Item = VmId> + '_ {
         self.apart.get(&vm).into_iter().flatten().copied()
+    }
+}
+
+/// What each host carries, without one VM.
+#[derive(Debug)]
+pub(super) struct Besides<'a> {
+    loads: &'a Loads,
+    /// Where that one counts.
+    own: Option<(HostId, Size)>,
+}
+
+impl Besides<'_> {
+    pub fn on(&self, host: HostId) -> Load {
+        let mut load = self.loads.hosts.get(&host).copied().unwrap_or_default();
+        if let Some((_, size)) = self.own.filter(|(place, _)| *place == host) {
+            load.take(size);
+        }
+        load
     }
 }
 

@@ -9,14 +9,19 @@
 mod fit;
 mod load;
 
-use plasmavmc_types::{HostId, VmId, VmRecord};
+use plasmavmc_types::{HostId, VmId};
 
 use crate::view::{ClusterView, Heard, PlacementMode};
 
 pub use load::Loads;
 
+use fit::{Asking, Seat};
+
 /// How many virtual processors a host takes for each that it has: they are shared, memory is not.
 pub const VCPU_OVERCOMMIT: u64 = 4;
+
+/// So many hosts are named where it is said what each of them has against a VM.
+const NAMED: usize = 16;
 
 /// What a host says to a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,92 +44,120 @@ impl Verdict {
 
 /// What every host says to a VM now, in the order of their names.
 pub fn verdicts(view: &ClusterView, heard: &Heard, vm: VmId) -> Vec<Verdict> {
-    verdicts_with(view, heard, &Roll::of(view), &Loads::of(view), vm)
-}
-
-/// The host to take; `None`: there is none that fits.
-pub fn choose(verdicts: &[Verdict]) -> Option<&Verdict> {
-    choose_where(verdicts, |_| true)
-}
-
-/// As [`choose`], among the hosts that pass.
-pub fn choose_where(verdicts: &[Verdict], passes: impl Fn(HostId) -> bool) -> Option<&Verdict> {
-    let fitting = verdicts.iter().filter(|verdict| verdict.fits() && passes(verdict.host));
-    // `max_by_key` takes the last of equals: the order of names is turned round, so that the first one wins.
-    fitting
-        .rev()
-        .max_by_key(|verdict| (!verdict.is_doubtful, verdict.score))
+    let (roll, loads) = (Roll::of(view, heard), Loads::of(view));
+    let asked = roll.ask(&loads, vm);
+    asked.map_or_else(Vec::new, |asked| asked.verdicts().collect())
 }
 
 /// All hosts in the order of their names, put together once for many VMs.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Roll(Vec<(String, HostId)>);
+#[derive(Debug)]
+pub struct Roll<'a> {
+    view: &'a ClusterView,
+    seats: Vec<Seat<'a>>,
+}
 
-impl Roll {
-    pub fn of(view: &ClusterView) -> Self {
-        let mut hosts: Vec<(String, HostId)> = view.hosts.keys().map(|host| (view.host_name(*host), *host)).collect();
-        hosts.sort();
-        Self(hosts)
+impl<'a> Roll<'a> {
+    pub fn of(view: &'a ClusterView, heard: &Heard) -> Self {
+        let hosts = view.hosts.iter();
+        let mut seats: Vec<Seat<'a>> = hosts.map(|(id, known)| Seat::of(view, heard, *id, known)).collect();
+        seats.sort_by(|one, other| (&one.name, one.host).cmp(&(&other.name, other.host)));
+        Self { view, seats }
+    }
+
+    /// Asks all hosts to take a VM, given what they carry.
+    pub fn ask<'p>(&'p self, loads: &'p Loads, vm: VmId) -> Option<Asked<'p>> {
+        let record = self.view.vms.get(&vm)?.record.as_ref()?;
+        Some(Asked {
+            seats: &self.seats,
+            mode: self.view.placement_mode,
+            asking: Asking::of(self.view, loads, &record.value),
+        })
     }
 }
 
-/// As [`verdicts`], with what a plan has placed on the way.
-pub fn verdicts_with(view: &ClusterView, heard: &Heard, roll: &Roll, loads: &Loads, vm: VmId) -> Vec<Verdict> {
-    let Some(record) = view.vms.get(&vm).and_then(|vm| vm.record.as_ref()) else {
-        return Vec::new();
-    };
-    let hosts = roll.0.iter();
-    hosts
-        .map(|(name, host)| verdict(view, heard, loads, &record.value, (name, *host)))
-        .collect()
+/// A VM, and the hosts that are asked to take it.
+#[derive(Debug)]
+pub struct Asked<'p> {
+    seats: &'p [Seat<'p>],
+    mode: PlacementMode,
+    asking: Asking<'p>,
 }
 
-fn verdict(
-    view: &ClusterView,
-    heard: &Heard,
-    loads: &Loads,
-    record: &VmRecord,
-    (name, host): (&str, HostId),
-) -> Verdict {
-    Verdict {
-        host,
-        host_name: name.to_owned(),
-        reasons: fit::reasons(view, heard, loads, record, host),
-        is_doubtful: heard.is_doubtful(host, &view.timings),
-        score: score(view, loads, record, host),
+impl<'p> Asked<'p> {
+    /// The host to take; `None`: there is none that fits.
+    pub fn choose(&self) -> Option<Chosen<'p>> {
+        self.choose_where(|_| true)
+    }
+
+    /// As [`Self::choose`], among the hosts that pass.
+    pub fn choose_where(&self, passes: impl Fn(HostId) -> bool) -> Option<Chosen<'p>> {
+        let fits = |seat: &&Seat<'_>| passes(seat.host) && self.asking.fits(seat);
+        // `max_by_key` takes the last of equals: the order of names is turned round, so that the first one wins.
+        let fitting = self.seats.iter().filter(fits).rev();
+        let best = fitting.max_by_key(|seat| (!seat.is_doubtful, self.score(seat)))?;
+        Some(Chosen {
+            host: best.host,
+            name: &best.name,
+            is_doubtful: best.is_doubtful,
+        })
+    }
+
+    /// What each of them says, in words, in the order of their names.
+    pub fn verdicts(&self) -> impl Iterator<Item = Verdict> {
+        self.seats.iter().map(|seat| {
+            let mut reasons = Vec::new();
+            self.asking
+                .against(seat, &mut |reason| reasons.push(reason.to_string()));
+            Verdict {
+                host: seat.host,
+                host_name: seat.name.clone(),
+                reasons,
+                is_doubtful: seat.is_doubtful,
+                score: self.score(seat),
+            }
+        })
+    }
+
+    /// Why the VM fits nowhere, in one sentence.
+    pub fn why_nowhere(&self) -> String {
+        let each = self
+            .verdicts()
+            .take(NAMED)
+            .map(|verdict| format!("{}: {}", verdict.host_name, verdict.reasons.join(", ")));
+        let each = each.collect::<Vec<_>>().join("; ");
+        match self.seats.len() {
+            0 => "no host has joined the cluster yet".to_owned(),
+            hosts if hosts <= NAMED => format!("no host fits: {each}"),
+            hosts => format!("no host fits: {each}; and {} more", hosts - NAMED),
+        }
+    }
+
+    /// Millionths of the memory that would stay free, and then the same of the processors.
+    fn score(&self, seat: &Seat<'_>) -> i64 {
+        let Some(beat) = seat.beat else { return 0 };
+        let (load, spec) = (self.asking.besides.on(seat.host), self.asking.record.spec());
+        let free = |capacity: u64, used: u64, needed: u64| {
+            let left = capacity.saturating_sub(used).saturating_sub(needed);
+            left.saturating_mul(1_000_000) / capacity.max(1)
+        };
+        let memory = free(beat.capacity.memory_mb, load.memory_mb, spec.memory_mb);
+        let vcpus = u64::from(beat.capacity.vcpus) * VCPU_OVERCOMMIT;
+        let processors = free(vcpus, load.vcpus, u64::from(spec.vcpus));
+        let emptiness = i64::try_from(memory * 3 + processors).unwrap_or(i64::MAX);
+        match self.mode {
+            PlacementMode::Spread => emptiness,
+            PlacementMode::Pack => 4_000_000 - emptiness,
+        }
     }
 }
 
-/// Millionths of the memory that would stay free, and then the same of the processors.
-fn score(view: &ClusterView, loads: &Loads, record: &VmRecord, host: HostId) -> i64 {
-    let Some(beat) = view.hosts.get(&host).and_then(|host| host.beat.as_ref()) else {
-        return 0;
-    };
-    let load = loads.without(host, record.id());
-    let free = |capacity: u64, used: u64, needed: u64| {
-        let left = i128::from(capacity) - i128::from(used) - i128::from(needed);
-        left.clamp(0, i128::from(capacity)) * 1_000_000 / i128::from(capacity.max(1))
-    };
-    let capacity = beat.value.capacity;
-    let memory = free(capacity.memory_mb, load.memory_mb, record.spec().memory_mb);
-    let vcpus = u64::from(capacity.vcpus) * VCPU_OVERCOMMIT;
-    let processors = free(vcpus, load.vcpus, u64::from(record.spec().vcpus));
-    let emptiness = i64::try_from(memory * 3 + processors).unwrap_or(i64::MAX);
-    match view.placement_mode {
-        PlacementMode::Spread => emptiness,
-        PlacementMode::Pack => 4_000_000 - emptiness,
-    }
-}
-
-/// Why a VM fits nowhere, in one sentence.
-pub fn why_nowhere(verdicts: &[Verdict]) -> String {
-    if verdicts.is_empty() {
-        return "no host has joined the cluster yet".to_owned();
-    }
-    let each = verdicts
-        .iter()
-        .map(|verdict| format!("{}: {}", verdict.host_name, verdict.reasons.join(", ")));
-    format!("no host fits: {}", each.collect::<Vec<_>>().join("; "))
+/// The host that a VM goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chosen<'p> {
+    pub host: HostId,
+    pub name: &'p str,
+    /// It may be gone.
+    pub is_doubtful: bool,
 }
 
 #[cfg(test)]

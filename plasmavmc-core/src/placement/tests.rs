@@ -7,12 +7,22 @@ use super::*;
 use crate::samples::{Cluster, host_id, vm_id};
 use crate::view::PlacementMode;
 
+/// What comes of asking all hosts to take VM 1.
+fn asked<T>(cluster: &Cluster, look: impl FnOnce(&Asked<'_>) -> T) -> T {
+    let (roll, loads) = (Roll::of(&cluster.view, &cluster.heard), Loads::of(&cluster.view));
+    look(&roll.ask(&loads, vm_id(1)).unwrap())
+}
+
 /// Where VM 1 goes, as the number of a host; 0: nowhere.
 fn check(cluster: &Cluster, expected: u32) {
     let verdicts = verdicts(&cluster.view, &cluster.heard, vm_id(1));
-    let chosen = choose(&verdicts).map(|verdict| verdict.host);
     let expected = (expected != 0).then(|| host_id(expected));
-    assert_eq!(chosen, expected, "{verdicts:#?}");
+    assert_eq!(
+        asked(cluster, |asked| asked.choose().map(|chosen| chosen.host)),
+        expected,
+        "{verdicts:#?}"
+    );
+    assert_eq!(verdicts.iter().any(Verdict::fits), expected.is_some(), "{verdicts:#?}");
 }
 
 /// Host 1 refuses VM 1 with these words.
@@ -20,7 +30,7 @@ fn refused(cluster: &Cluster, words: &str) {
     let verdicts = verdicts(&cluster.view, &cluster.heard, vm_id(1));
     let first = verdicts.iter().find(|verdict| verdict.host == host_id(1)).unwrap();
     assert!(first.reasons.iter().any(|reason| reason.contains(words)), "{first:#?}");
-    let sentence = why_nowhere(&verdicts);
+    let sentence = asked(cluster, |asked| asked.why_nowhere());
     assert!(sentence.contains(words), "{sentence}");
 }
 
@@ -165,8 +175,19 @@ fn a_vm_whose_data_lie_on_one_host_stays_there() {
 #[test]
 fn without_hosts_that_is_what_is_said() {
     let cluster = Cluster::default().with_vm(1);
-    let verdicts = verdicts(&cluster.view, &cluster.heard, vm_id(1));
-    assert_eq!(why_nowhere(&verdicts), "no host has joined the cluster yet");
+    assert_eq!(
+        asked(&cluster, |asked| asked.why_nowhere()),
+        "no host has joined the cluster yet"
+    );
+}
+
+#[test]
+fn of_many_hosts_only_some_are_named() {
+    let big = |fields: &mut VmSpecFields| fields.memory_mb = 8193;
+    let sentence = asked(&Cluster::of_hosts(16).with_vm_of(1, big), |asked| asked.why_nowhere());
+    assert!(sentence.ends_with("h9: needs 8193 MB, 8192 of 8192 free"), "{sentence}");
+    let sentence = asked(&Cluster::of_hosts(20).with_vm_of(1, big), |asked| asked.why_nowhere());
+    assert!(sentence.ends_with("; and 4 more"), "{sentence}");
 }
 
 proptest! {
@@ -183,15 +204,14 @@ proptest! {
                 (fields.vcpus, fields.memory_mb) = (*vcpus, *memory_mb);
             });
         }
-        let mut loads = Loads::of(&cluster.view);
+        let (roll, mut loads) = (Roll::of(&cluster.view, &cluster.heard), Loads::of(&cluster.view));
         let mut used = std::collections::BTreeMap::<HostId, (u64, u64)>::new();
         for vm in cluster.view.vms.values() {
             let record = &vm.record.as_ref().unwrap().value;
-            let verdicts = verdicts_with(&cluster.view, &cluster.heard, &Roll::of(&cluster.view), &loads, record.id());
-            if let Some(chosen) = choose(&verdicts) {
-                prop_assert!(chosen.fits());
-                loads.place(record, chosen.host);
-                let used = used.entry(chosen.host).or_default();
+            let chosen = roll.ask(&loads, record.id()).unwrap().choose().map(|chosen| chosen.host);
+            if let Some(chosen) = chosen {
+                loads.place(record, chosen);
+                let used = used.entry(chosen).or_default();
                 used.0 += u64::from(record.spec().vcpus);
                 used.1 += record.spec().memory_mb;
             }

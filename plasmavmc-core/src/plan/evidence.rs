@@ -3,7 +3,7 @@
 use plasmavmc_types::{HostId, PowerWanted};
 
 use super::Planning;
-use crate::placement::Verdict;
+use crate::placement::{Asked, Verdict};
 use crate::view::VmView;
 use crate::visible::seconds;
 
@@ -69,11 +69,11 @@ impl Planning<'_> {
         format!("host {name}: {}", facts.join(", "))
     }
 
-    pub(super) fn facts_of_verdicts(verdicts: &[Verdict]) -> Vec<String> {
-        let text = |verdict: &Verdict| match verdict.fits() {
+    pub(super) fn facts_of_hosts(asked: &Asked<'_>) -> Vec<String> {
+        let text = |verdict: Verdict| match verdict.fits() {
             true => format!("{} fits, score {}", verdict.host_name, verdict.score),
             false => format!("{} does not: {}", verdict.host_name, verdict.reasons.join(", ")),
         };
-        verdicts.iter().take(MAX_HOSTS).map(text).collect()
+        asked.verdicts().take(MAX_HOSTS).map(text).collect()
     }
 }

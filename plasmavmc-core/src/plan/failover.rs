@@ -13,12 +13,14 @@
 
 use std::collections::BTreeMap;
 
-use plasmavmc_types::{HaPolicy, HostId, ObservedState, Operation, OperationKind, OperationState, VmId, VmRecord};
+use plasmavmc_types::{
+    HaPolicy, HostId, ObservedState, Operation, OperationKind, OperationState, Session, VmId, VmRecord,
+};
 
+use super::place::{Choice, Going, Search};
 use super::{ControlKind, Planning, is_wanted_on};
 use crate::boot;
 use crate::change::{Change, OPERATIONS_AT_ONCE, Part, Put};
-use crate::placement::{Verdict, choose, choose_where, verdicts_with, why_nowhere};
 use crate::view::{ClusterView, Stored, VmView};
 use crate::visible::{is_fenced, runs_nowhere};
 
@@ -51,22 +53,18 @@ impl<'a> Planning<'a> {
             if in_all >= STARTS_IN_ALL {
                 continue;
             }
-            let verdicts = verdicts_with(self.view, self.heard, &self.roll, &self.loads, id);
             let is_free = |host: HostId| starting.get(&host).is_none_or(|count| *count < STARTS_PER_HOST);
-            match choose_where(&verdicts, is_free) {
-                Some(chosen) if self.is_too_early(chosen) => {}
-                Some(chosen) => {
-                    if self.move_from_fenced(vm, record, chosen, &verdicts) {
-                        *starting.entry(chosen.host).or_default() += 1;
+            match self.search(id, is_free) {
+                Search::Found(choice) => {
+                    let host = choice.host;
+                    if self.move_from_fenced(vm, record, choice) {
+                        *starting.entry(host).or_default() += 1;
                         in_all += 1;
                     }
                 }
-                // One that fits is busy: it is its turn in a moment.
-                None if choose(&verdicts).is_some() => {}
-                None => {
-                    let facts = Self::facts_of_verdicts(&verdicts);
-                    let text = format!("its host was fenced; {}", why_nowhere(&verdicts));
-                    self.note_waiting(id, vm, text, facts);
+                Search::NotYet => {}
+                Search::Nowhere { why, facts } => {
+                    self.note_waiting(id, vm, format!("its host was fenced; {why}"), facts);
                 }
             }
         }
@@ -89,35 +87,23 @@ impl<'a> Planning<'a> {
         starting
     }
 
-    fn move_from_fenced(
-        &mut self,
-        vm: &VmView,
-        record: &Stored<VmRecord>,
-        chosen: &Verdict,
-        verdicts: &[Verdict],
-    ) -> bool {
+    fn move_from_fenced(&mut self, vm: &VmView, record: &Stored<VmRecord>, choice: Choice) -> bool {
         let Some(from) = &vm.placement else { return false };
-        // There is no incarnation after the last; no cluster lives to see it.
-        let Some(placement) = from.value.next_in(self.view.recovery.generation, chosen.host) else {
-            return false;
+        let placement = from.value.next_in(self.view.recovery.generation, choice.host);
+        let left = from.value.host;
+        let (name, left_name) = (&choice.name, self.view.host_name(left));
+        let text = format!("started on {name}: it ran leased on {left_name}, which was fenced");
+        let session = self.session_of(left);
+        let going = Going {
+            kind: ControlKind::Failover,
+            vm,
+            record,
+            choice,
+            text,
         };
-        let id = record.value.id();
-        let left = self.view.host_name(from.value.host);
-        let text = format!(
-            "started on {}: it ran leased on {left}, which was fenced",
-            chosen.host_name
-        );
-        let change = self.place_change(vm, record, placement, &text);
-        let change = self.expect_fence(change, from.value.host);
-        let mut decision = self.decision(ControlKind::Failover, id, Some(chosen.host), text);
-        decision.evidence = self.facts_of_vm(vm);
-        for host in [from.value.host, chosen.host] as [HostId; 2] {
-            decision.evidence.push(self.facts_of_host(host));
-        }
-        decision.evidence.extend(Self::facts_of_verdicts(verdicts));
-        self.loads.place(&record.value, chosen.host);
-        self.act(ControlKind::Failover, Some(id), change.because(decision));
-        true
+        self.go(going, placement, |change| {
+            change.expect_seen(Part::Session(left), session)
+        })
     }
 
     /// What is wanted off is not started anywhere, and must not be thawed either: a higher incarnation on the same host
@@ -134,7 +120,8 @@ impl<'a> Planning<'a> {
             .expect_seen(Part::Placement(id), vm.placement.as_ref())
             .expect_seen(Part::Status(id), vm.status.as_ref())
             .put(Put::Placement(id, placement));
-        change = self.expect_fence(change, from.value.host);
+        let session = self.session_of(from.value.host);
+        change = change.expect_seen(Part::Session(from.value.host), session);
         change = self.end_stops(change, id, &name);
         let mut decision = self.decision(ControlKind::Failover, id, Some(from.value.host), text);
         decision.evidence = self.facts_of_vm(vm);
@@ -142,10 +129,9 @@ impl<'a> Planning<'a> {
         self.act(ControlKind::Failover, Some(id), change.because(decision));
     }
 
-    /// The fence that was read still stands: a host that has come back since is asked instead.
-    fn expect_fence(&self, change: Change, host: HostId) -> Change {
-        let session = self.view.hosts.get(&host).and_then(|known| known.session.as_ref());
-        change.expect_seen(Part::Session(host), session)
+    /// For comparing that the fence that was read still stands: a host that has come back since is asked instead.
+    fn session_of(&self, host: HostId) -> Option<&'a Stored<Session>> {
+        self.view.hosts.get(&host)?.session.as_ref()
     }
 
     fn end_stops(&mut self, change: Change, vm: VmId, host: &str) -> Change {

@@ -104,7 +104,7 @@ struct Planning<'a> {
     /// The newest decision about each VM.
     newest: BTreeMap<VmId, &'a Decision>,
     loads: Loads,
-    roll: Roll,
+    roll: Roll<'a>,
     /// Operations that an action of this plan writes already.
     touched: BTreeSet<OperationId>,
     actions: Vec<ControlAction>,
@@ -127,7 +127,7 @@ impl<'a> Planning<'a> {
             open,
             newest: view.decisions.values().filter_map(about).collect(),
             loads: Loads::of(view),
-            roll: Roll::of(view),
+            roll: Roll::of(view, heard),
             touched: BTreeSet::new(),
             actions: Vec::new(),
         }

@@ -6,13 +6,13 @@
 //!
 //! What a host gave up is tried on another one, a few times: the host may be what is wrong with it.
 
-use plasmavmc_types::{HaPolicy, HostId, HostMode, ObservedState, RestartPolicy, VmId, VmRecord};
+use plasmavmc_types::{HaPolicy, HostMode, ObservedState, RestartPolicy, VmId, VmRecord};
 
 use super::finish::is_about;
+use super::place::{Choice, Going, Search};
 use super::{ControlKind, Planning, is_wanted_on};
 use crate::boot;
 use crate::change::Part;
-use crate::placement::{Verdict, choose, choose_where, verdicts_with, why_nowhere};
 use crate::view::{Stored, VmView};
 use crate::visible::{HostState, has_lost_host, host, runs_nowhere};
 
@@ -101,29 +101,22 @@ impl Planning<'_> {
     }
 
     fn retry_elsewhere(&mut self, id: VmId, vm: &VmView, record: &Stored<VmRecord>, why: &str) -> bool {
-        let verdicts = verdicts_with(self.view, self.heard, &self.roll, &self.loads, id);
         let left = vm.placement.as_ref().map(|placement| placement.value.host);
-        match choose_where(&verdicts, |host| Some(host) != left) {
-            Some(chosen) if !self.is_too_early(chosen) => {
-                self.relocate(ControlKind::Retry, vm, record, chosen, why, &verdicts)
-            }
-            _ => false,
+        match self.search(id, |host| Some(host) != left) {
+            Search::Found(choice) => self.relocate(ControlKind::Retry, vm, record, choice, why),
+            Search::NotYet | Search::Nowhere { .. } => false,
         }
     }
 
     fn move_away(&mut self, id: VmId, vm: &VmView, record: &Stored<VmRecord>, starts: bool, why: &str) -> bool {
-        let verdicts = verdicts_with(self.view, self.heard, &self.roll, &self.loads, id);
-        let Some(chosen) = choose(&verdicts) else {
-            if starts {
-                let facts = Self::facts_of_verdicts(&verdicts);
-                self.note_waiting(id, vm, format!("{why}; {}", why_nowhere(&verdicts)), facts);
+        match self.search(id, |_| true) {
+            Search::Found(choice) => return self.relocate(ControlKind::Replace, vm, record, choice, why),
+            Search::Nowhere { why: nowhere, facts } if starts => {
+                self.note_waiting(id, vm, format!("{why}; {nowhere}"), facts);
             }
-            return false;
-        };
-        if self.is_too_early(chosen) {
-            return false;
+            Search::NotYet | Search::Nowhere { .. } => {}
         }
-        self.relocate(ControlKind::Replace, vm, record, chosen, why, &verdicts)
+        false
     }
 
     fn relocate(
@@ -131,30 +124,25 @@ impl Planning<'_> {
         kind: ControlKind,
         vm: &VmView,
         record: &Stored<VmRecord>,
-        chosen: &Verdict,
+        choice: Choice,
         why: &str,
-        verdicts: &[Verdict],
     ) -> bool {
         let Some(from) = &vm.placement else { return false };
-        // There is no incarnation after the last; no cluster lives to see it.
-        let Some(placement) = from.value.next_in(self.view.recovery.generation, chosen.host) else {
-            return false;
+        let placement = from.value.next_in(self.view.recovery.generation, choice.host);
+        let text = format!("moved to {}: {why}, and nothing of it runs there", choice.name);
+        let is_lost = has_lost_host(self.view, vm);
+        let left = from.value.host;
+        let going = Going {
+            kind,
+            vm,
+            record,
+            choice,
+            text,
         };
-        let id = record.value.id();
-        let text = format!("moved to {}: {why}, and nothing of it runs there", chosen.host_name);
-        let mut change = self.place_change(vm, record, placement, &text);
-        if has_lost_host(self.view, vm) {
-            change = change.expect(Part::HostRecord(from.value.host), 0);
-        }
-        let mut decision = self.decision(kind, id, Some(chosen.host), text);
-        decision.evidence = self.facts_of_vm(vm);
-        for host in [from.value.host, chosen.host] as [HostId; 2] {
-            decision.evidence.push(self.facts_of_host(host));
-        }
-        decision.evidence.extend(Self::facts_of_verdicts(verdicts));
-        self.loads.place(&record.value, chosen.host);
-        self.act(kind, Some(id), change.because(decision));
-        true
+        self.go(going, placement, |change| match is_lost {
+            true => change.expect(Part::HostRecord(left), 0),
+            false => change,
+        })
     }
 }
 
