@@ -43,14 +43,7 @@ for node in "${NODES[@]}"; do
     start_with_clock_of_its_own "$node"
 done
 until_whole "${NODES[0]}"
-leased=()
-qemus=()
-for node in "${NODES[@]}"; do
-    id=$(leased_on "$node" "runbook-11-$(host_of "$node")")
-    MADE+=("$id")
-    leased+=("$id")
-    qemus+=("$(qemu_of "$id")")
-done
+lease_on_each runbook-11
 leader=$(node_of "$(leader_of "${NODES[0]}")")
 mapfile -t followers < <(others "$leader")
 

@@ -13,12 +13,7 @@ all_run() {
 }
 
 until_whole "${NODES[0]}"
-leased=()
-for node in "${NODES[@]}"; do
-    id=$(leased_on "$node" "runbook-8-leased-$(host_of "$node")")
-    MADE+=("$id")
-    leased+=("$id")
-done
+lease_on_each runbook-8-leased
 pinned=$(pinned_on "${NODES[0]}" runbook-8-pinned)
 MADE+=("$pinned")
 off=$(create "${NODES[0]}" '{"name":"runbook-8-off","vcpus":1,"memory_mb":64,"powered_off":true}')

@@ -22,14 +22,7 @@ all_go_on() {
 
 until_whole "${NODES[0]}"
 survivor=${NODES[0]}
-leased=()
-qemus=()
-for node in "${NODES[@]}"; do
-    id=$(leased_on "$node" "runbook-9-leased-$(host_of "$node")")
-    MADE+=("$id")
-    leased+=("$id")
-    qemus+=("$(qemu_of "$id")")
-done
+lease_on_each runbook-9-leased
 pinned=$(pinned_on "$survivor" runbook-9-pinned)
 MADE+=("$pinned")
 of_pinned=$(qemu_of "$pinned")

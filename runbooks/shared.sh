@@ -120,11 +120,25 @@ pinned_on() {
     create "$1" "{\"name\":\"$2\",\"vcpus\":1,\"memory_mb\":64,\"agent\":\"AGENT_POLICY_NONE\",\"wait\":true,\"ha\":\"HA_POLICY_OFF\",\"affinity\":{\"hosts\":[\"$(host_of "$1")\"]}}"
 }
 
+# lease_on_each PREFIX: a leased VM on every host: their ids in `leased`, their processes in `qemus`.
+lease_on_each() {
+    local node id
+    leased=()
+    qemus=()
+    for node in "${NODES[@]}"; do
+        id=$(leased_on "$node" "$1-$(host_of "$node")")
+        MADE+=("$id")
+        leased+=("$id")
+        qemus+=("$(qemu_of "$id")")
+    done
+}
+
 # What the kernel says of a process: T is stopped, Z has ended. Nothing if it is gone.
 state_of() { sed -E 's/^.*\) (.).*$/\1/' "/proc/$1/stat" 2>/dev/null || true; }
 stands_still() { [[ $(state_of "$1") == T ]]; }
 executes() { [[ $(state_of "$1") == [RSD] ]]; }
 is_gone() { [[ ! -e /proc/$1 ]]; }
+has_ended() { [[ $(state_of "$1") == Z || ! -e /proc/$1 ]]; }
 
 # has_passed SINCE MS
 has_passed() { (($(now) - $1 >= $2)); }
@@ -147,13 +161,14 @@ server_of() { pgrep -f "plasmavmc-server.*--listen ${1//./\\.}( |$)" || fail "no
 # keep_command NODE: so that its server can be started again as it was.
 keep_command() { cat "/proc/$(server_of "$1")/cmdline" >"$KEPT/$1"; }
 
-# kill_server NODE: the server alone.
+# kill_server NODE: the server alone. Until it has ended it keeps its folder, and its successor would be refused.
 kill_server() {
     local server
     server=$(server_of "$1")
     keep_command "$1"
     ENDED+=("$1")
     kill -9 "$server"
+    until_true "server $server has ended" 10 has_ended "$server"
 }
 
 start_server() {

@@ -9,13 +9,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::{BOOT, SOON, done, only_qemu, running};
+use crate::{BOOT, SOON, done, only_qemu};
 
 #[test]
 fn a_killed_server_is_noticed_its_vms_run_on_and_are_adopted() {
     with_cluster(3, |cluster| async move {
         let first = cluster.client(0)?;
-        let vm = running(&first, bare("survivor")).await?;
+        let vm = first.running(bare("survivor")).await?;
         let pid = only_qemu(&cluster, &vm)?;
         let owner = cluster.node_called(&vm.host)?;
 
@@ -31,9 +31,9 @@ fn a_killed_server_is_noticed_its_vms_run_on_and_are_adopted() {
         measured("the others answer after a server was killed", killed);
         let other = cluster.others(owner).first().context("another")?.client()?;
         cluster
-            .until_host(&other, &owner.name, host::State::Silent, SOON)
+            .until_host(&other, &owner.name, host::State::Fenced, SOON)
             .await?;
-        measured("a killed server is noticed", killed);
+        measured("a host whose server was killed is given up", killed);
         let unknown = other.until_state(&vm.id, State::Unknown, SOON).await?;
         ensure!(unknown.last_heard_ms > 0, "{unknown:?}");
         ensure!(only_qemu(&cluster, &vm)? == pid, "its QEMU does not run on");
@@ -64,7 +64,7 @@ fn what_happened_while_a_server_was_away_is_true_after_it_came_back() {
                 never: true,
                 ..Default::default()
             });
-            vms.push(running(&client, request).await?);
+            vms.push(client.running(request).await?);
         }
         let [stays, dies, obeys] = vms.as_slice() else {
             anyhow::bail!("three");
@@ -97,7 +97,7 @@ fn a_server_that_is_told_to_end_ends_and_its_vms_run_on() {
     with_cluster(1, |cluster| async move {
         let node = cluster.nodes().first().context("one")?;
         let client = cluster.client(0)?;
-        let vm = running(&client, bare("upgraded")).await?;
+        let vm = client.running(bare("upgraded")).await?;
         let pid = only_qemu(&cluster, &vm)?;
         for _ in 0..3 {
             let begun = Instant::now();
@@ -144,7 +144,7 @@ async fn create_despite(
 #[test]
 fn the_console_of_a_vm_here_needs_no_quorum() {
     with_cluster(3, |cluster| async move {
-        let vm = running(&cluster.client(0)?, micro("lonely", "")?).await?;
+        let vm = cluster.client(0)?.running(micro("lonely", "")?).await?;
         let owner = cluster.node_called(&vm.host)?;
         until_shown(&cluster, &owner.api, "micro: booted", BOOT).await?;
         for other in cluster.others(owner) {
