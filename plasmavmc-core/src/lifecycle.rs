@@ -20,10 +20,10 @@
 //! Must never: let one VM have more under way than anybody means; let two orders at one VM run into each other. Only pulling the plug overtakes what is under way.
 
 use plasmavmc_types::{
-    Operation, OperationError, OperationId, OperationKind, OperationState, PowerWanted, VmId, VmRecord, VmState,
+    Operation, OperationError, OperationId, OperationKind, OperationState, PowerWanted, VmId, VmName, VmRecord, VmState,
 };
 
-use crate::change::Part;
+use crate::change::{Change, Part, Put};
 use crate::code::Code;
 use crate::view::{Stored, VmView, revision_of};
 use crate::visible::VisibleVm;
@@ -42,6 +42,37 @@ pub struct Admission {
     pub step: String,
     /// What this rests on. A breach means: look again.
     pub expects: Vec<(Part, u64)>,
+}
+
+impl Admission {
+    /// The operation that a client can follow.
+    pub fn operation(&self, id: OperationId, kind: OperationKind, vm: VmId, name: VmName, now_ms: u64) -> Operation {
+        Operation {
+            id,
+            kind,
+            vm,
+            vm_name: name,
+            state: self.state.clone(),
+            step: self.step.clone(),
+            created_at_ms: now_ms,
+            updated_at_ms: now_ms,
+            deadline_ms: now_ms.saturating_add(patience_ms(kind)),
+            cancel_requested: false,
+            runner: None,
+        }
+    }
+
+    /// With its operation, as one change.
+    pub fn into_change(self, operation: Operation) -> Change {
+        let mut change = Change::new()
+            .expect(Part::Operation(operation.id), 0)
+            .put(Put::Operation(operation));
+        change.expects.extend(self.expects);
+        match self.record {
+            Some(record) => change.put(Put::VmRecord(Box::new(record))),
+            None => change,
+        }
+    }
 }
 
 /// A call that is refused.

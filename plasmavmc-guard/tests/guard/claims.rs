@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use plasmavmc_guard::client::Client;
+use plasmavmc_guard::client::{Client, Events};
 use plasmavmc_guard::wire::{ExitReason, Held};
 use plasmavmc_types::Epoch;
 use rustix::process::{Pid, Signal, kill_process};
@@ -169,6 +169,33 @@ fn readers(folder: &Path) -> Vec<Pid> {
     found.filter(|pid| *pid != own).collect()
 }
 
+/// A leased VM that is frozen, while a reader of its claims stands still; and that it is superseded meanwhile.
+struct Caught {
+    _place: Place,
+    client: Client,
+    events: Events,
+    folder: PathBuf,
+    reader: Pid,
+}
+
+async fn caught() -> Caught {
+    let place = Place::with_guard();
+    let client = place.client();
+    let events = client.subscribe().await.expect("a subscription");
+    let folder = big_folder(&place);
+    let child = place.leased(7, &[&*folder; OFTEN]);
+    frozen(&client, &child).await;
+    let reader = catch(&folder).await;
+    claim(&folder, 8);
+    Caught {
+        _place: place,
+        client,
+        events,
+        folder,
+        reader,
+    }
+}
+
 /// Stops a reader in the middle of its work, as a dead mount would.
 async fn catch(folder: &Path) -> Pid {
     eventually("a reader is caught", async || {
@@ -203,46 +230,33 @@ async fn a_claim_that_is_read_too_late_does_not_kill_what_was_let_go() {
 
 #[tokio::test]
 async fn a_reader_that_hangs_is_left_and_has_no_second_beside_it() {
-    let place = Place::with_guard();
-    let client = place.client();
-    let mut events = client.subscribe().await.expect("a subscription");
-    let folder = big_folder(&place);
-    let child = place.leased(7, &[&*folder; OFTEN]);
-    frozen(&client, &child).await;
-    let caught = catch(&folder).await;
-    claim(&folder, 8);
+    let mut caught = caught().await;
+    let (client, folder, reader) = (&caught.client, &caught.folder, caught.reader);
     let began = std::time::Instant::now();
     let mut looks = 0;
     eventually("it is gone", async || {
         let status = client.status().await.expect("the guard serves");
         assert_eq!(status.children, 1);
-        let there = readers(&folder);
+        let there = readers(folder);
         looks += 1;
         assert!(there.len() <= 1, "{there:?} beside each other");
-        (!there.contains(&caught)).then_some(())
+        (!there.contains(&reader)).then_some(())
     })
     .await;
     let hung = began.elapsed();
     assert!(hung.as_secs() >= 3 && looks > 10, "given up after {hung:?}");
     // And the one after it does what it could not.
-    assert_eq!(next_exit(&mut events).await.1.reason, ExitReason::Superseded);
+    assert_eq!(next_exit(&mut caught.events).await.1.reason, ExitReason::Superseded);
 }
 
 #[tokio::test]
 async fn a_reader_is_handed_on_to_a_new_program_which_ends_it() {
-    let place = Place::with_guard();
-    let client = place.client();
-    let mut events = client.subscribe().await.expect("a subscription");
-    let folder = big_folder(&place);
-    let child = place.leased(7, &[&*folder; OFTEN]);
-    frozen(&client, &child).await;
-    let caught = catch(&folder).await;
-    claim(&folder, 8);
-    client.upgrade(None).await.expect("upgraded");
-    assert_eq!(next_exit(&mut events).await.1.reason, ExitReason::Superseded);
+    let mut caught = caught().await;
+    caught.client.upgrade(None).await.expect("upgraded");
+    assert_eq!(next_exit(&mut caught.events).await.1.reason, ExitReason::Superseded);
     // Reaped, too: it was a child of the program before.
     let gone = async || {
-        crate::place::state(caught.as_raw_nonzero().get())
+        crate::place::state(caught.reader.as_raw_nonzero().get())
             .is_none()
             .then_some(())
     };

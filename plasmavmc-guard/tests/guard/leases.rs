@@ -1,7 +1,5 @@
 //! The deadline: what stops at it, what goes on after it, and by whose word.
 
-use std::time::Duration;
-
 use plasmavmc_guard::client::{CallError, Client};
 use plasmavmc_guard::wire::{Cgroup, Event, ExitReason, Held, HeldLease, Key, LeaseStatus, Refusal};
 use plasmavmc_types::{Epoch, Incarnation};
@@ -238,7 +236,7 @@ async fn a_launch_that_outlasts_the_lease_executes_nothing() {
         memory_max: None,
     });
     let (refused, ()) = tokio::join!(client.spawn(order, &[]), async {
-        tokio::time::sleep(Duration::from_millis(until_ms - boottime_ms() + 1)).await;
+        eventually("its lease is over", async || (boottime_ms() > until_ms).then_some(())).await;
         frozen.set_frozen(false);
     });
     assert!(is_lease_over(&refused), "{refused:?}");

@@ -1,5 +1,7 @@
-//! Whether this server's member of the store leads, as a value to watch. It stays true across restarts of the
-//! member inside the process.
+//! Whether this server's member of the store leads, and how many members vote, as values to watch. They stay true
+//! across restarts of the member inside the process.
+
+use std::sync::Arc;
 
 use chainfire::node::{Node, Phase};
 use tokio::sync::watch;
@@ -9,10 +11,8 @@ use tokio_util::sync::CancellationToken;
 pub fn follow(node: Node, stop: CancellationToken) -> watch::Receiver<bool> {
     let (leads, leadership) = watch::channel(false);
     tokio::spawn(async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tell(&node, &leads) => {}
-        }
+        let tell = |state: Option<State>| note(&leads, state.is_some_and(|state| state.leads));
+        stop.run_until_cancelled(each_state(&node, tell)).await;
         leads.send_replace(false);
     });
     leadership
@@ -22,101 +22,67 @@ pub fn follow(node: Node, stop: CancellationToken) -> watch::Receiver<bool> {
 pub fn voters(node: Node, stop: CancellationToken) -> watch::Receiver<usize> {
     let (count, voters) = watch::channel(0);
     tokio::spawn(async move {
-        stop.run_until_cancelled(count_voters(&node, &count)).await;
+        // What was known stays known while the member restarts.
+        let tell = |state: Option<State>| {
+            if let Some(state) = state.filter(|state| state.voters > 0) {
+                note(&count, state.voters);
+            }
+        };
+        stop.run_until_cancelled(each_state(&node, tell)).await;
     });
     voters
 }
 
-async fn count_voters(node: &Node, count: &watch::Sender<usize>) {
-    let mut phase = node.phase();
-    loop {
-        let member = match &*phase.borrow_and_update() {
-            Phase::Serving(member) => Some(std::sync::Arc::clone(member)),
-            Phase::Down { .. } => None,
-            Phase::Stopped => return,
-        };
-        let Some(member) = member else {
-            if phase.changed().await.is_err() {
-                return;
-            }
-            continue;
-        };
-        let mut state = member.raft().server_metrics();
-        loop {
-            let voters = state
-                .borrow_and_update()
-                .membership_config
-                .membership()
-                .voter_ids()
-                .count();
-            // What was known stays known while the member restarts.
-            if voters > 0 {
-                count.send_if_modified(|known| std::mem::replace(known, voters) != voters);
-            }
-            let goes_on = tokio::select! {
-                changed = state.changed() => changed.is_ok(),
-                changed = phase.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    false
-                }
-            };
-            if !goes_on {
-                break;
-            }
-        }
-        if matches!(&*phase.borrow(), Phase::Serving(same) if std::sync::Arc::ptr_eq(same, &member))
-            && phase.changed().await.is_err()
-        {
-            return;
-        }
-    }
+/// What a member says of itself and of the cluster.
+struct State {
+    leads: bool,
+    voters: usize,
 }
 
-async fn tell(node: &Node, leads: &watch::Sender<bool>) {
+/// Tells every state of the member, and that there is none while it does not serve. Ends with the node.
+async fn each_state(node: &Node, tell: impl Fn(Option<State>)) {
     let mut phase = node.phase();
     loop {
         let serving = match &*phase.borrow_and_update() {
-            Phase::Serving(member) => Some(std::sync::Arc::clone(member)),
+            Phase::Serving(member) => Some(Arc::clone(member)),
             Phase::Down { .. } => None,
             Phase::Stopped => return,
         };
-        let Some(member) = serving else {
-            note(leads, false);
-            if phase.changed().await.is_err() {
-                return;
-            }
-            continue;
-        };
-        let mut state = member.raft().server_metrics();
-        loop {
-            // Of this value itself: openraft publishes its others a moment later.
-            let leads_now = state.borrow_and_update().state.is_leader();
-            note(leads, leads_now);
-            let goes_on = tokio::select! {
-                changed = state.changed() => changed.is_ok(),
-                changed = phase.changed() => {
-                    if changed.is_err() {
-                        return;
+        if let Some(member) = serving {
+            let mut metrics = member.raft().server_metrics();
+            loop {
+                // All of them of this value: openraft publishes its others a moment later.
+                let state = {
+                    let now = metrics.borrow_and_update();
+                    State {
+                        leads: now.state.is_leader(),
+                        voters: now.membership_config.membership().voter_ids().count(),
                     }
-                    false
+                };
+                tell(Some(state));
+                tokio::select! {
+                    changed = metrics.changed() => if changed.is_err() { break },
+                    changed = phase.changed() => if changed.is_err() { return } else { break },
                 }
-            };
-            if !goes_on {
-                break;
             }
+            // The member's end shows before the phase does.
+            tell(None);
+            if !matches!(&*phase.borrow(), Phase::Serving(same) if Arc::ptr_eq(same, &member)) {
+                continue;
+            }
+        } else {
+            tell(None);
         }
-        // The member's end shows before the phase does.
-        note(leads, false);
-        if matches!(&*phase.borrow(), Phase::Serving(same) if std::sync::Arc::ptr_eq(same, &member))
-            && phase.changed().await.is_err()
-        {
+        if phase.changed().await.is_err() {
             return;
         }
     }
 }
 
-fn note(leads: &watch::Sender<bool>, now: bool) {
-    leads.send_if_modified(|known| std::mem::replace(known, now) != now);
+fn note<T: PartialEq>(known: &watch::Sender<T>, now: T) {
+    known.send_if_modified(|known| {
+        let is_new = *known != now;
+        *known = now;
+        is_new
+    });
 }

@@ -3,10 +3,10 @@
 mod words;
 
 use plasmavmc_core::change::{Change, Part, Put};
-use plasmavmc_core::lifecycle::{admit, admit_delete, patience_ms};
+use plasmavmc_core::lifecycle::{admit, admit_delete};
 use plasmavmc_core::reconcile::Ended;
 use plasmavmc_core::visible;
-use plasmavmc_types::{HaPolicy, HostMode, ObservedState, Operation, OperationKind, VmId};
+use plasmavmc_types::{HaPolicy, HostMode, ObservedState, OperationKind, VmId};
 
 use crate::host::Run;
 use crate::ids;
@@ -200,27 +200,8 @@ impl World {
         };
         let admission = admitted.ok()?;
         self.operations += 1;
-        let operation = Operation {
-            id: ids::operation(self.operations),
-            kind,
-            vm,
-            vm_name: known.name()?.clone(),
-            state: admission.state,
-            step: admission.step,
-            created_at_ms: now_ms,
-            updated_at_ms: now_ms,
-            deadline_ms: now_ms + patience_ms(kind),
-            cancel_requested: false,
-            runner: None,
-        };
-        let mut change = Change::new()
-            .expect(Part::Operation(operation.id), 0)
-            .put(Put::Operation(operation));
-        change.expects.extend(admission.expects);
-        if let Some(record) = admission.record {
-            change = change.put(Put::VmRecord(Box::new(record)));
-        }
-        Some(change)
+        let operation = admission.operation(ids::operation(self.operations), kind, vm, known.name()?.clone(), now_ms);
+        Some(admission.into_change(operation))
     }
 
     /// What a commit means to people.

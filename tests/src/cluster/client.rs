@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use plasmavmc_proto::api::cluster_service_client::ClusterServiceClient;
 use plasmavmc_proto::api::host_service_client::HostServiceClient;
 use plasmavmc_proto::api::operation_service_client::OperationServiceClient;
@@ -99,6 +99,16 @@ impl Client {
 
     pub async fn create(&self, request: CreateVmRequest) -> Result<Vm, Status> {
         Ok(self.vms().create_vm(request).await?.into_inner())
+    }
+
+    /// Creates a VM and sees that it runs.
+    pub async fn running(&self, mut request: CreateVmRequest) -> Result<Vm> {
+        request.wait = true;
+        let name = request.name.clone();
+        let vm = self.create(request).await.with_context(|| format!("creating {name}"))?;
+        ensure!(vm.state() == vm::State::Running, "{}", describe(&vm));
+        ensure!(!vm.host.is_empty() && vm.pid > 0, "{vm:?}");
+        Ok(vm)
     }
 
     pub async fn get(&self, id: &str) -> Result<Vm, Status> {

@@ -7,15 +7,15 @@ use plasmavmc_proto::api::{Operation, RebootVmRequest, RestartVmRequest, StopVmR
 use plasmavmc_tests::cluster::{Client, measured, micro, with_cluster};
 use tonic::{Code, Status};
 
-use crate::{BOOT, SOON, done, only_qemu, running};
+use crate::{BOOT, SOON, done, only_qemu};
 
 #[test]
 fn graceful_actions_need_an_agent_that_answers_and_refuse_without_one() {
     with_cluster(1, |cluster| async move {
         let client = cluster.client(0)?;
         let begun = Instant::now();
-        let willing = running(&client, micro("willing", "")?).await?;
-        let mute = running(&client, micro("mute", "micro.do=mute")?).await?;
+        let willing = client.running(micro("willing", "")?).await?;
+        let mute = client.running(micro("mute", "micro.do=mute")?).await?;
         let answers = |vm: &plasmavmc_proto::api::Vm| vm.agent == "responding";
         client
             .until_vm(&willing.id, "the agent to answer", BOOT, answers)

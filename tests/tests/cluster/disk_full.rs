@@ -8,7 +8,7 @@ use plasmavmc_tests::cluster::{Client, HostedCluster, bare, code_and_reason, mea
 use plasmavmc_tests::hosts::DiskPlan;
 use tonic::{Code, Status};
 
-use crate::{SOON, done, running};
+use crate::{SOON, done};
 
 const DISK: DiskPlan = DiskPlan::Limited { mib: 160 };
 
@@ -27,7 +27,7 @@ fn with_full_disks(hosts: usize, test: impl AsyncFnOnce(&HostedCluster) -> Resul
 fn a_full_disk_refuses_what_cannot_be_kept_and_stops_nothing() {
     with_full_disks(1, async |cluster| {
         let client = cluster.client(0)?;
-        let kept = running(&client, bare("kept")).await?;
+        let kept = client.running(bare("kept")).await?;
         let qemus = cluster.qemus(0);
         cluster.lab()[0].fill_disk()?;
         let mut attempts = 0;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use plasmavmc_proto::api::{PauseVmRequest, ResetVmRequest, RestartVmRequest, ResumeVmRequest, Vm, vm::State};
 use plasmavmc_tests::cluster::{Client, bare, measured, with_cluster};
 
-use crate::{SOON, done, only_qemu, running};
+use crate::{SOON, done, only_qemu};
 
 #[test]
 fn a_vm_is_created_through_any_node_and_seen_alike_from_all() {
@@ -14,7 +14,7 @@ fn a_vm_is_created_through_any_node_and_seen_alike_from_all() {
         let mut created = Vec::new();
         for node in cluster.nodes() {
             let begun = Instant::now();
-            let vm = running(&node.client()?, bare(&format!("through-{}", node.name))).await?;
+            let vm = node.client()?.running(bare(&format!("through-{}", node.name))).await?;
             measured(&format!("created through {}, runs on {}", node.name, vm.host), begun);
             created.push(vm);
         }
@@ -78,7 +78,7 @@ fn a_vm_goes_through_its_life_and_leaves_nothing() {
         let [a, b, c] = clients.as_slice() else {
             anyhow::bail!("three nodes");
         };
-        let vm = running(a, bare("life")).await?;
+        let vm = a.running(bare("life")).await?;
         let id = vm.id.clone();
         let first = only_qemu(&cluster, &vm)?;
 

@@ -7,7 +7,7 @@ use plasmavmc_proto::api::vm::State;
 use plasmavmc_tests::cluster::{Client, HostedCluster, bare, measured, until};
 use tonic::Code;
 
-use crate::{SOON, done, running};
+use crate::{SOON, done};
 
 #[test]
 fn a_host_that_is_cut_off_keeps_its_vms_and_comes_back() {
@@ -26,7 +26,7 @@ async fn cut_off_and_back(cluster: &HostedCluster) -> Result<()> {
     let mut request = bare("islander");
     // On a follower or the leader, as it happens: the host that is cut off is the one that runs it.
     request.affinity = None;
-    let vm = running(&asked, request).await?;
+    let vm = asked.running(request).await?;
     let island = cluster.host_called(&vm.host)?;
     let mainland: Vec<usize> = (0..3).filter(|host| *host != island).collect();
     let before = cluster.qemus(island);

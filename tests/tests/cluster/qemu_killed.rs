@@ -6,7 +6,7 @@ use plasmavmc_tests::cluster::{Client, Cluster, bare, measured, with_cluster};
 use rustix::process::{Pid, Signal, kill_process};
 use std::time::Instant;
 
-use crate::{SOON, done, only_qemu, running};
+use crate::{SOON, done, only_qemu};
 
 #[test]
 fn a_killed_qemu_is_told_at_once_and_started_again() {
@@ -17,7 +17,7 @@ fn a_killed_qemu_is_told_at_once_and_started_again() {
             .map(|node| node.client())
             .collect::<Result<Vec<_>>>()?;
         let first = clients.first().context("three")?;
-        let vm = running(first, bare("phoenix")).await?;
+        let vm = first.running(bare("phoenix")).await?;
         let pid = only_qemu(&cluster, &vm)?;
         let killed = kill(pid)?;
         for client in &clients {
@@ -50,7 +50,7 @@ fn a_crash_loop_ends_in_failed_with_the_reason_and_a_start_begins_anew() {
             tries: 2,
             window_s: 600,
         });
-        let vm = running(&client, request).await?;
+        let vm = client.running(request).await?;
         let failed = crash_until_failed(&cluster, &client, &vm).await?;
         ensure!(!failed.reason.is_empty(), "it does not say why: {failed:?}");
         ensure!(cluster.site().qemus_of(&vm.id).is_empty(), "a failed VM runs");

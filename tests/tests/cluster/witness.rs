@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use plasmavmc_proto::api::{Vm, host, vm::State};
+use plasmavmc_proto::api::{Host, Vm, host, vm::State};
 use plasmavmc_tests::cluster::ha::{Sampler, leader, movable, running_leased, until_elsewhere};
 use plasmavmc_tests::cluster::{HostedCluster, code_and_reason, measured, until};
 
@@ -56,9 +56,26 @@ async fn lose(cluster: &HostedCluster, victim: usize, vm: &Vm) -> Result<Vm> {
     // Not told again what it is.
     cluster.serve(victim, &[])?;
     cluster.until_whole(asked, 3).await?;
-    // Who has just come back gives hosts that it never heard the time of a boot: it hears all of them within two beats.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Who has just come back gives hosts that it never heard the time of a boot.
+    for host in [0, 1] {
+        until_heard(cluster, victim, host).await?;
+    }
     Ok(seen)
+}
+
+/// Waits until one has heard a host itself.
+async fn until_heard(cluster: &HostedCluster, asked: usize, host: usize) -> Result<()> {
+    let (client, name) = (cluster.client(asked)?, cluster.name(host));
+    until(&format!("{name} to be heard"), SOON, async || {
+        let hosts = client.list_hosts().await.map_err(|status| status.to_string())?;
+        let is_alive = |known: &Host| known.name == name && known.state() == host::State::Alive;
+        if hosts.iter().any(is_alive) {
+            Ok(())
+        } else {
+            Err(format!("{hosts:?}"))
+        }
+    })
+    .await
 }
 
 /// Waits until the others go on without the one that was lost, and say so.
@@ -80,8 +97,6 @@ async fn until_noticed(cluster: &HostedCluster, asked: usize, victim: usize) -> 
 
 /// Holds the servers of both hosts still until the witness leads: who stood for election meanwhile is heard first.
 async fn witness_leads(cluster: &HostedCluster) -> Result<()> {
-    // Longer than any member waits before it stands, and shorter than a lease.
-    const HELD: Duration = Duration::from_millis(1500);
     for _ in 0..20 {
         let leads = leader(cluster, WITNESS).await?;
         if leads == WITNESS {
@@ -93,9 +108,15 @@ async fn witness_leads(cluster: &HostedCluster) -> Result<()> {
         };
         leading.pause();
         other.pause();
-        tokio::time::sleep(HELD).await;
-        other.resume();
         let client = cluster.client(WITNESS)?;
+        // It has stood for election by then, and nobody voted.
+        let missed = until("the witness to be alone", SOON, async || {
+            let status = client.status().await.map_err(|status| status.to_string())?;
+            if status.has_quorum { Err(status.leader) } else { Ok(()) }
+        })
+        .await;
+        other.resume();
+        missed?;
         let elected = until("another leader", SOON, async || {
             let status = client.status().await.map_err(|status| status.to_string())?;
             let is_other = status.has_quorum && !status.leader.is_empty() && status.leader != cluster.name(leads);

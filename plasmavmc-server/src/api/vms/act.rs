@@ -1,10 +1,10 @@
 //! Everything that is done to a VM that exists: admitted by the rules of the life cycle on what is stored now,
 //! and begun in one transaction that compares it.
 
-use plasmavmc_core::lifecycle::{Admission, admit, admit_delete, patience_ms};
+use plasmavmc_core::lifecycle::{Admission, admit, admit_delete};
 use plasmavmc_core::visible;
 use plasmavmc_proto::api;
-use plasmavmc_types::{Operation, OperationId, OperationKind, OperationState, VmId, VmName};
+use plasmavmc_types::{OperationId, OperationKind, OperationState, VmId, VmName};
 use uuid::Uuid;
 
 use super::{TRIES, wait_for_done};
@@ -129,23 +129,10 @@ impl Decided {
     fn write(self, order: &Order, id: OperationId, asked: &Asked) -> Write {
         let Self { vm, name, admission } = self;
         let now_ms = wall_ms();
-        let patience_ms = match order.timeout_s {
-            0 => patience_ms(order.kind),
-            timeout_s => u64::from(timeout_s) * 1000,
-        };
-        let operation = Operation {
-            id,
-            kind: order.kind,
-            vm,
-            vm_name: name,
-            state: admission.state,
-            step: admission.step,
-            created_at_ms: now_ms,
-            updated_at_ms: now_ms,
-            deadline_ms: now_ms.saturating_add(patience_ms),
-            cancel_requested: false,
-            runner: None,
-        };
+        let mut operation = admission.operation(id, order.kind, vm, name, now_ms);
+        if order.timeout_s > 0 {
+            operation.deadline_ms = now_ms.saturating_add(u64::from(order.timeout_s) * 1000);
+        }
         debug_assert!(!matches!(operation.state, OperationState::Running));
         let mut write = Write::new().create_operation(&operation);
         for (part, revision) in admission.expects {

@@ -1,11 +1,11 @@
 //! Holding still, and the two proofs before a guest goes on: a read that a majority confirmed after a beat of this
 //! epoch, and a deadline that the guard finds ahead at that very moment.
 
-use plasmavmc_types::{AttemptId, Epoch, PauseCause, VmId};
+use plasmavmc_types::{Epoch, PauseCause, VmId};
 
 use crate::breaks::Break;
 use crate::host::Run;
-use crate::world::{Event, World};
+use crate::world::{Event, ThawOrder, World};
 
 impl World {
     /// QEMU has done what `stop` says.
@@ -82,32 +82,24 @@ impl World {
         if !self.healed && self.rng.percent(percent) {
             takes += self.rng.within(late);
         }
-        self.after(
-            takes,
-            Event::ThawOrder {
-                site,
-                vm,
-                life,
-                number,
-                epoch,
-                attempt,
-            },
-        );
+        let order = ThawOrder {
+            vm,
+            life,
+            number,
+            epoch,
+            attempt,
+        };
+        self.after(takes, Event::ThawOrder { site, order });
     }
 
     /// The order arrives at the guard, whatever became of the server that sent it.
-    pub fn thaw_ordered(
-        &mut self,
-        site: usize,
-        vm: VmId,
-        (life, number): (u64, u64),
-        (epoch, attempt): (Epoch, AttemptId),
-    ) {
-        let is_same = self.sites[site].living(vm).is_some_and(|qemu| qemu.attempt == attempt);
+    pub fn thaw_ordered(&mut self, site: usize, order: ThawOrder) {
+        let there = self.sites[site].living(order.vm);
+        let is_same = there.is_some_and(|qemu| qemu.attempt == order.attempt);
         if is_same || self.breaks(Break::ClaimWithoutAttempt) {
-            self.thaw_now(site, vm, epoch);
+            self.thaw_now(site, order.vm, order.epoch);
         }
-        self.holding_over(site, life, vm, number);
+        self.holding_over(site, order.life, order.vm, order.number);
     }
 
     fn thaw_now(&mut self, site: usize, vm: VmId, epoch: Epoch) {

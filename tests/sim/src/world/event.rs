@@ -5,6 +5,16 @@ use plasmavmc_types::{AttemptId, Epoch, VmId};
 use crate::outside::Outside;
 use crate::store::Outcome;
 
+/// What a server orders its guard: to let a guest go on, as far as the lease of that epoch goes.
+#[derive(Debug, Clone, Copy)]
+pub struct ThawOrder {
+    pub vm: VmId,
+    pub life: u64,
+    pub number: u64,
+    pub epoch: Epoch,
+    pub attempt: AttemptId,
+}
+
 /// Something that happens.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -71,11 +81,7 @@ pub enum Event {
     },
     ThawOrder {
         site: usize,
-        vm: VmId,
-        life: u64,
-        number: u64,
-        epoch: Epoch,
-        attempt: AttemptId,
+        order: ThawOrder,
     },
     GiveUpThaw {
         site: usize,

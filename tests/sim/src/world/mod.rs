@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use plasmavmc_core::view::ClusterView;
 use plasmavmc_types::{HostId, Incarnation, InstanceNonce, VmId};
 
-pub use event::Event;
+pub use event::{Event, ThawOrder};
 
 use crate::breaks::Break;
 use crate::check::Checker;
@@ -268,14 +268,7 @@ impl World {
             Event::GiveUpWrite { site, life, vm, number } => self.wrote(site, life, (vm, number), Outcome::Unknown),
             Event::Work { site, life, vm, number } => self.work_done(site, life, vm, number),
             Event::Frozen { site, vm, life, number } => self.qmp_stopped(site, vm, life, number),
-            Event::ThawOrder {
-                site,
-                vm,
-                life,
-                number,
-                epoch,
-                attempt,
-            } => self.thaw_ordered(site, vm, (life, number), (epoch, attempt)),
+            Event::ThawOrder { site, order } => self.thaw_ordered(site, order),
             Event::GiveUpThaw { site, vm, life, number } => self.thaw_ended(site, life, vm, number),
             Event::PowersOff { site, vm, attempt } => self.powers_off(site, vm, attempt),
             Event::Control { site, life, term } => self.control(site, life, term),

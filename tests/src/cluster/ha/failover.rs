@@ -13,12 +13,11 @@ use anyhow::{Context, Result, ensure};
 use plasmavmc_proto::api::{CreateVmRequest, ExplainVmRequest, HaPolicy, Vm, vm::State};
 use serde_json::{Value, json};
 
-use super::{Sampler, leader, leased_on, movable};
+use super::{Sampler, leader, leased_on, movable, until_elsewhere};
 use crate::cluster::{Client, HostedCluster, micro, until};
 
 const HOSTS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// VMs that a host with many has.
 const MANY: usize = 50;
 
@@ -91,12 +90,12 @@ async fn one(cluster: &HostedCluster, is_leader: bool, trial: usize) -> Result<T
         .await?;
     let (cut, cut_ms) = (Instant::now(), wall_ms());
     cluster.lab()[victim].power_cut()?;
-    until_seen(&client, &vm, |seen| {
-        seen.state() == State::Running && seen.host != vm.host
-    })
-    .await?;
+    until_elsewhere(cluster, asked, &vm, PATIENCE).await?;
     let executing = cut.elapsed().as_secs_f64();
-    until_seen(&client, &vm, |seen| seen.agent == "responding" && seen.host != vm.host).await?;
+    let is_ready = |seen: &Vm| seen.agent == "responding" && seen.host != vm.host;
+    client
+        .until_vm(&vm.id, "its agent to answer again", PATIENCE, is_ready)
+        .await?;
     let ready = cut.elapsed().as_secs_f64();
     let (fenced, placed) = decided(&client, &vm, cut_ms).await?;
     client.delete(&vm.id, true).await?;
@@ -132,19 +131,6 @@ async fn decided(client: &Client, vm: &Vm, cut_ms: u64) -> Result<(f64, f64)> {
         .min();
     let since = |at_ms: u64| at_ms.saturating_sub(cut_ms) as f64 / 1000.0;
     Ok((since(fenced_ms.unwrap_or(placed_ms)), since(placed_ms)))
-}
-
-/// Looks often, through elections too.
-async fn until_seen(client: &Client, vm: &Vm, wanted: impl Fn(&Vm) -> bool) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let seen = client.get(&vm.id).await;
-        if seen.as_ref().is_ok_and(&wanted) {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "it is {seen:?}");
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
 }
 
 /// A host with many VMs dies: until the last of them executes elsewhere.

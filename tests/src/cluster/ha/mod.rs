@@ -10,7 +10,7 @@ pub mod torture;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use plasmavmc_proto::api::{CreateVmRequest, HaPolicy, Vm, vm};
 
 pub use sampler::{Double, Sampler};
@@ -55,14 +55,9 @@ pub async fn leader(cluster: &HostedCluster, asked: usize) -> Result<usize> {
 }
 
 /// Creates a VM and sees that it runs, leased: it can be started elsewhere from now on.
-pub async fn running_leased(client: &Client, mut request: CreateVmRequest) -> Result<Vm> {
-    request.wait = true;
-    let name = request.name.clone();
-    let vm = client
-        .create(request)
-        .await
-        .with_context(|| format!("creating {name}"))?;
-    ensure!(vm.state() == vm::State::Running && vm.leased, "{vm:?}");
+pub async fn running_leased(client: &Client, request: CreateVmRequest) -> Result<Vm> {
+    let vm = client.running(request).await?;
+    ensure!(vm.leased, "{vm:?}");
     Ok(vm)
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use plasmavmc_proto::api::{Vm, vm::State};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -13,14 +13,13 @@ use serde::Serialize;
 
 use super::strikes::{Fault, Striker};
 use super::{Sampler, movable, running_leased};
-use crate::cluster::{Client, HostedCluster};
+use crate::cluster::{Client, HostedCluster, until};
 use crate::hosts::DiskPlan;
 
 /// What is promised: everything runs again this long after a fault is mended.
 const CONVERGE_WITHIN: Duration = Duration::from_secs(30);
 /// What is waited for, to tell slow from never.
 const PATIENCE: Duration = Duration::from_secs(180);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 const DISK_MIB: u32 = 256;
 
 #[derive(Debug, Clone, clap::Args)]
@@ -179,18 +178,12 @@ async fn until_all_run(cluster: &HostedCluster, sampler: &Sampler, vms: usize) -
     let clients: Vec<Client> = (0..cluster.lab().hosts().len())
         .map(|host| Client::with_deadline(&cluster.api(host), Duration::from_secs(5)))
         .collect::<Result<_>>()?;
-    let mut problem = String::new();
-    while began.elapsed() < PATIENCE {
-        match all_run(&clients, vms).await {
-            Ok(seen) => match not_executing(&seen, sampler) {
-                None => return Ok((seen, began.elapsed())),
-                Some(why) => problem = why,
-            },
-            Err(why) => problem = why,
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    bail!("not all of them run after {PATIENCE:?}: {problem}")
+    let seen = until("all VMs to run", PATIENCE, async || {
+        let seen = all_run(&clients, vms).await?;
+        not_executing(&seen, sampler).map_or(Ok(seen), Err)
+    })
+    .await?;
+    Ok((seen, began.elapsed()))
 }
 
 /// A VM that is said to run and does not.

@@ -6,7 +6,7 @@ use super::super::*;
 use super::site::{Qemu, Server, Work};
 use super::world::World;
 use crate::change::{Change, Part, Put};
-use crate::lifecycle::{admit, admit_delete, patience_ms};
+use crate::lifecycle::{admit, admit_delete};
 use crate::samples::{host_id, operation_id, vm_id};
 use crate::view::Stored;
 use crate::visible;
@@ -157,26 +157,9 @@ impl World {
         };
         let Ok(admission) = admitted else { return };
         self.operations += 1;
-        let operation = Operation {
-            id: operation_id(self.operations),
-            kind,
-            vm: vm_id(1),
-            vm_name: vm.name().unwrap().clone(),
-            state: admission.state,
-            step: admission.step,
-            created_at_ms: self.now_ms,
-            updated_at_ms: self.now_ms,
-            deadline_ms: self.now_ms + patience_ms(kind),
-            cancel_requested: false,
-            runner: None,
-        };
-        let mut change = Change::new()
-            .expect(Part::Operation(operation.id), 0)
-            .put(Put::Operation(operation));
-        change.expects.extend(admission.expects);
-        if let Some(record) = admission.record {
-            change = change.put(Put::VmRecord(Box::new(record)));
-        }
+        let name = vm.name().unwrap().clone();
+        let operation = admission.operation(operation_id(self.operations), kind, vm_id(1), name, self.now_ms);
+        let change = admission.into_change(operation);
         assert!(self.apply(&change).is_some(), "{change:#?}");
     }
 
