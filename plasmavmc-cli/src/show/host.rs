@@ -80,6 +80,7 @@ pub fn host_text(host: &Host) -> String {
     detail.line("memory", format!("{used} of {all} used"));
     detail
         .line("pools", host.pools.join(", "))
+        .line("shared pools", host.shared_pools.join(", "))
         .line("bridges", host.bridges.join(", "));
     detail
         .line("accelerator", &host.accelerator)

@@ -219,6 +219,7 @@ pub fn host(view: &ClusterView, heard: &Heard, id: HostId) -> Option<api::Host> 
         host.vcpus_used = beat.usage.vcpus;
         host.memory_used_mb = beat.usage.memory_mb;
         host.pools = beat.facts.pools.iter().map(ToString::to_string).collect();
+        host.shared_pools = beat.facts.shared_pools.iter().map(ToString::to_string).collect();
         host.bridges = beat.facts.bridges.iter().map(ToString::to_string).collect();
         host.accelerator = beat.facts.accelerator.clone();
         host.version = beat.facts.version.clone();

@@ -2,11 +2,12 @@
 //!
 //! Its clients must be made, and used, inside [`HostedCluster::run`]: nobody else can reach the hosts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
+use plasmavmc_proto::api::Host;
 
 use super::client::{Client, is_whole};
 use super::node::{API_PORT, CLUSTER_PORT, settings};
@@ -16,6 +17,8 @@ use crate::hosts::{DiskPlan, Lab, LabPlan, Process, Program};
 const WHOLE: Duration = Duration::from_secs(60);
 /// The servers' folder on their disks.
 const FOLDER: &str = "plasmavmc";
+/// The pool that hosts share, and its folder.
+pub const SHARED_POOL: &str = "shared";
 const CONSENT: &str = "--insecure-i-accept-that-anyone-on-this-network-controls-my-vms";
 
 /// One server on each host of a lab.
@@ -23,6 +26,8 @@ const CONSENT: &str = "--insecure-i-accept-that-anyone-on-this-network-controls-
 pub struct HostedCluster {
     lab: Lab,
     programs: Programs,
+    /// The folder of the pool that all hosts share, if they do.
+    shared: Option<PathBuf>,
     servers: Mutex<Vec<Option<Process>>>,
 }
 
@@ -37,8 +42,40 @@ impl HostedCluster {
         Ok(Self {
             lab: Lab::build(LabPlan { hosts: size, disk })?,
             programs: Programs::find()?,
+            shared: None,
             servers: Mutex::new(vec![None; size]),
         })
+    }
+
+    /// The same, with a pool that all of them share.
+    pub fn build_with_pool(size: usize) -> Result<Self> {
+        let mut cluster = Self::build(size)?;
+        let folder = cluster.lab.folder().join(SHARED_POOL);
+        std::fs::create_dir(&folder).context("making the shared pool")?;
+        cluster.shared = Some(folder);
+        Ok(cluster)
+    }
+
+    /// The shared pool, for the test to look into.
+    pub fn shared_pool(&self) -> Result<&Path> {
+        self.shared.as_deref().context("the hosts share no pool")
+    }
+
+    /// Waits until every host says that another one has the shared pool, too.
+    pub async fn until_shared(&self) -> Result<()> {
+        for host in 0..self.lab.hosts().len() {
+            let client = self.client(host)?;
+            until("the pool to be offered as shared", WHOLE, async || {
+                let hosts = client.list_hosts().await.map_err(|status| status.to_string())?;
+                let shares = |host: &&Host| host.shared_pools.iter().any(|pool| pool == SHARED_POOL);
+                match hosts.iter().filter(shares).count() {
+                    count if count == self.lab.hosts().len() => Ok(()),
+                    _ => Err(format!("{hosts:?}")),
+                }
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     pub fn lab(&self) -> &Lab {
@@ -92,7 +129,8 @@ impl HostedCluster {
     /// Starts the server of a host; `how` is said the first time.
     pub fn serve(&self, host: usize, how: &[&str]) -> Result<()> {
         let dir = self.dir(host);
-        settings(&self.lab[host].disk_from_outside().join(FOLDER))?;
+        let pools = self.pools(host)?;
+        settings(&self.lab[host].disk_from_outside().join(FOLDER), &pools)?;
         let cluster = format!("{}:{CLUSTER_PORT}", self.lab[host].ipv4());
         let program = Program::new(&self.programs.server)
             .arg("--dir")
@@ -107,6 +145,24 @@ impl HostedCluster {
             *slot = Some(process);
         }
         Ok(())
+    }
+
+    /// Takes the shared pool away from one host: nothing of it is found there any more. What is open stays open.
+    pub fn take_pool(&self, host: usize) -> Result<()> {
+        Ok(self.lab[host].hide(self.shared_pool()?)?)
+    }
+
+    /// What the settings of a host say of pools.
+    fn pools(&self, host: usize) -> Result<String> {
+        let Some(shared) = &self.shared else {
+            return Ok(String::new());
+        };
+        let own = self.dir(host).join("pools/default");
+        std::fs::create_dir_all(&own).context("making the host's own pool")?;
+        let pool = |name: &str, kind: &str, path: &Path| {
+            format!("[[pool]]\nname = \"{name}\"\nkind = \"{kind}\"\npath = {path:?}\n")
+        };
+        Ok(pool("default", "dir", &own) + &pool(SHARED_POOL, "shared", shared))
     }
 
     pub fn client(&self, host: usize) -> Result<Client> {

@@ -87,7 +87,7 @@ impl Node {
 
     /// The program with what is always said to it.
     fn command(&self, programs: &Programs) -> Result<Command> {
-        settings(&self.dir)?;
+        settings(&self.dir, "")?;
         let mut command = Command::new(&programs.server);
         command.arg("--dir").arg(&self.dir).arg("--guard").arg(&programs.guard);
         command.args([
@@ -168,10 +168,10 @@ impl Node {
 
 /// What all servers of tests are told. Guests run under TCG: what they show does not depend on it, and nothing has
 /// to be probed. Small VMs are many.
-pub fn settings(dir: &Path) -> Result<()> {
+pub fn settings(dir: &Path, more: &str) -> Result<()> {
     let file = dir.join("server.toml");
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-    let text = "[vms]\naccel = \"tcg\"\nvcpus_per_cpu = 1000\nreserve_memory_mb = 0\n";
+    let text = format!("[vms]\naccel = \"tcg\"\nvcpus_per_cpu = 1000\nreserve_memory_mb = 0\n{more}");
     std::fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
 }
 

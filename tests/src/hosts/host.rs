@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::disk::Disk;
-use super::namespace::{Holder, Network, spawn_in_pid_namespace};
+use super::namespace::{Holder, Network, feed, spawn_in_pid_namespace};
 use super::process::Process;
 use super::{DiskPlan, LabError, Program, links};
 
@@ -125,6 +125,20 @@ impl Host {
     /// Gives back what [`Self::fill_disk`] took.
     pub fn free_disk(&self) -> Result<(), LabError> {
         self.disk.free()
+    }
+
+    /// Puts an empty folder in the place of one, for this host alone, until its power goes.
+    pub fn hide(&self, folder: &Path) -> Result<(), LabError> {
+        let power = self.power.lock();
+        let Some(power) = power.as_ref() else {
+            return Err(LabError::NoPower { host: self.index });
+        };
+        let mut mount = Command::new("nsenter");
+        mount
+            .arg(format!("--mount=/proc/{}/ns/mnt", power.init))
+            .args(["--", "mount", "-t", "tmpfs", "-o", "size=1m,mode=000", "gone"])
+            .arg(folder);
+        feed(mount, "mount", "mount", "")
     }
 
     pub fn has_power(&self) -> bool {

@@ -1,5 +1,6 @@
 //! A host dies, and what it ran runs elsewhere within seconds; never twice, whatever is cut or stopped.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -10,12 +11,19 @@ use plasmavmc_tests::cluster::{HostedCluster, measured, until};
 use crate::SOON;
 
 /// Three hosts and what watches them.
-fn on_three_hosts<F: Future<Output = Result<()>>>(test: impl FnOnce(std::sync::Arc<HostedCluster>) -> F + Send) {
-    let cluster = std::sync::Arc::new(HostedCluster::build(3).unwrap());
-    let sampler = Sampler::start(cluster.lab().folder());
+fn on_three_hosts<F: Future<Output = Result<()>>>(test: impl FnOnce(Arc<HostedCluster>) -> F + Send) {
+    on_hosts(3, |cluster, _| test(cluster));
+}
+
+fn on_hosts<F: Future<Output = Result<()>>>(
+    hosts: usize,
+    test: impl FnOnce(Arc<HostedCluster>, Arc<Sampler>) -> F + Send,
+) {
+    let cluster = Arc::new(HostedCluster::build(hosts).unwrap());
+    let sampler = Arc::new(Sampler::start(cluster.lab().folder()));
     let outcome = cluster.run(async || {
         cluster.form().await?;
-        test(std::sync::Arc::clone(&cluster)).await
+        test(Arc::clone(&cluster), Arc::clone(&sampler)).await
     });
     let doubles = sampler.doubles();
     if let Err(error) = outcome {
@@ -58,16 +66,55 @@ fn a_follower_without_power_costs_seconds() {
 
 #[test]
 fn a_leader_without_power_costs_seconds_and_freezes_nobody_else() {
-    on_three_hosts(|cluster| async move {
+    on_hosts(3, |cluster, sampler| async move {
         let leads = leader(&cluster, 0).await?;
-        let bystander = vm_on(&cluster, (leads + 1) % 3, "bystander").await?;
+        let beside = (leads + 1) % 3;
+        let bystander = vm_on(&cluster, beside, "bystander").await?;
+        let qemus = cluster.qemus(beside);
         power_cut_of(&cluster, true).await?;
-        let seen = cluster.client((leads + 1) % 3)?.get(&bystander.id).await?;
+        let seen = cluster.client(beside)?.get(&bystander.id).await?;
         ensure!(
             seen.pid == bystander.pid && seen.incarnation == bystander.incarnation,
             "{seen:?}"
         );
+        let stopped = sampler.stopped();
+        ensure!(
+            qemus.len() == 1 && !qemus.iter().any(|pid| stopped.contains(pid)),
+            "{qemus:?} of {stopped:?} stood still"
+        );
         Ok(())
+    });
+}
+
+#[test]
+fn two_of_five_hosts_without_power_cost_seconds() {
+    on_hosts(5, |cluster, _| async move {
+        let leads = leader(&cluster, 0).await?;
+        let victims = [leads, (leads + 1) % 5];
+        let asked = (leads + 2) % 5;
+        let mut vms = Vec::new();
+        for victim in victims {
+            vms.push(vm_on(&cluster, victim, &format!("on-{victim}")).await?);
+        }
+        let cut = Instant::now();
+        for victim in victims {
+            cluster.lab()[victim].power_cut()?;
+        }
+        for vm in &vms {
+            let moved = until_elsewhere(&cluster, asked, vm, Duration::from_secs(20)).await?;
+            let host = cluster.host_called(&moved.host)?;
+            ensure!(
+                !victims.contains(&host) && moved.incarnation == vm.incarnation + 1,
+                "{moved:?}"
+            );
+        }
+        let took = measured("the VMs of two of five hosts run elsewhere", cut);
+        ensure!(took < Duration::from_secs(12), "{took:?}");
+        for victim in victims {
+            cluster.lab()[victim].power_on()?;
+            cluster.serve(victim, &[])?;
+        }
+        cluster.until_whole(asked, 5).await
     });
 }
 

@@ -11,6 +11,7 @@ mod qemu_killed;
 mod race;
 mod recover;
 mod server_killed;
+mod shared_disk;
 mod witness;
 
 use std::time::Duration;

@@ -4,6 +4,7 @@
 //! hosts are parts.
 
 pub mod failover;
+mod ledger;
 mod sampler;
 mod strikes;
 pub mod torture;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use plasmavmc_proto::api::{CreateVmRequest, HaPolicy, Vm, vm};
 
+pub use ledger::{Entry, Ledger, Reader};
 pub use sampler::{Double, Sampler};
 
 use super::{Client, HostedCluster, bare, until};

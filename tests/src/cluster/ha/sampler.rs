@@ -4,7 +4,7 @@
 //! need be: one that waits at `-S` or was paused over its monitor executes nothing either. A failover never needs the
 //! difference: what was left behind is stopped before anything is started elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -39,6 +39,7 @@ struct Shared {
     slowest_ms: AtomicU64,
     doubles: Mutex<Vec<Double>>,
     executing: Mutex<BTreeMap<String, Vec<u32>>>,
+    stopped: Mutex<BTreeSet<u32>>,
 }
 
 impl Sampler {
@@ -58,6 +59,11 @@ impl Sampler {
     /// The processes that executed at the last look, by VM.
     pub fn executing(&self) -> BTreeMap<String, Vec<u32>> {
         self.shared.executing.lock().clone()
+    }
+
+    /// The QEMUs that stood still at any look.
+    pub fn stopped(&self) -> BTreeSet<u32> {
+        self.shared.stopped.lock().clone()
     }
 
     pub fn looks(&self) -> u64 {
@@ -91,7 +97,11 @@ fn watch(shared: &Shared, below: &std::path::Path) {
     while !shared.stop.load(Ordering::Relaxed) {
         let mut executing = BTreeMap::<String, Vec<u32>>::new();
         for (pid, vm) in look(&mut known, below) {
-            executing.entry(vm).or_default().push(pid);
+            if executes(pid) {
+                executing.entry(vm).or_default().push(pid);
+            } else if is_stopped(pid) {
+                shared.stopped.lock().insert(pid);
+            }
         }
         shared.executing.lock().clone_from(&executing);
         let doubles = executing.into_iter().filter(|(_, pids)| pids.len() > 1);
@@ -111,7 +121,7 @@ fn watch(shared: &Shared, below: &std::path::Path) {
     }
 }
 
-/// The QEMUs that execute, with the VMs whose they are.
+/// The QEMUs, with the VMs whose they are.
 fn look(known: &mut BTreeMap<u32, Option<String>>, below: &std::path::Path) -> Vec<(u32, String)> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids: Vec<u32> = entries
@@ -128,7 +138,6 @@ fn look(known: &mut BTreeMap<u32, Option<String>>, below: &std::path::Path) -> V
             found.push((pid, vm));
         }
     }
-    found.retain(|(pid, _)| executes(*pid));
     found
 }
 
@@ -159,6 +168,16 @@ fn executes(pid: u32) -> bool {
     let pending = ["SigPnd", "ShdPnd"].map(|name| u64::from_str_radix(&field(name), 16).unwrap_or_default());
     let is_killed = pending.iter().any(|signals| signals & SIGKILL_BIT != 0);
     !is_still && !is_killed && !is_ending(pid)
+}
+
+/// As the kernel says: `T`.
+fn is_stopped(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mut lines = status.lines();
+    lines.any(|line| {
+        line.strip_prefix("State:")
+            .is_some_and(|state| state.trim_start().starts_with('T'))
+    })
 }
 
 /// Whether the kernel is already taking it down.
