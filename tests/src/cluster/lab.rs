@@ -48,8 +48,8 @@ impl HostedCluster {
     }
 
     /// The same, with a pool that all of them share.
-    pub fn build_with_pool(size: usize) -> Result<Self> {
-        let mut cluster = Self::build(size)?;
+    pub fn build_with_pool(size: usize, disk: DiskPlan) -> Result<Self> {
+        let mut cluster = Self::build_with(size, disk)?;
         let folder = cluster.lab.folder().join(SHARED_POOL);
         std::fs::create_dir(&folder).context("making the shared pool")?;
         cluster.shared = Some(folder);

@@ -28,7 +28,7 @@ pub use failpoints::{
     ENV as FAILPOINT_ENV, Failpoints, OF_GUESTS as PLACES_OF_GUESTS, Report as FailpointReport, run as run_failpoints,
 };
 pub use fleet::{Cluster, with_cluster};
-pub use lab::{HostedCluster, SHARED_POOL};
+pub use lab::HostedCluster;
 pub use node::Node;
 pub use programs::{Programs, SERVER_ENV};
 pub use site::Site;

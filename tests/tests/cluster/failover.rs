@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use plasmavmc_proto::api::{Vm, vm::State};
-use plasmavmc_tests::cluster::ha::{Sampler, leader, leased_on, movable, until_elsewhere};
+use plasmavmc_proto::api::{Dependency, DependencyReached, Vm, vm::State};
+use plasmavmc_tests::cluster::ha::{Sampler, leader, leased_on, movable, running_leased, until_elsewhere};
 use plasmavmc_tests::cluster::{HostedCluster, measured, until};
 
 use crate::SOON;
@@ -116,6 +116,69 @@ fn two_of_five_hosts_without_power_cost_seconds() {
         }
         cluster.until_whole(asked, 5).await
     });
+}
+
+/// Powered off and on as a whole: what is wanted runs, what depends on another starts after it, wherever both are.
+#[test]
+fn after_a_power_loss_of_all_everything_wanted_runs_in_order() {
+    on_three_hosts(|cluster| async move {
+        let client = cluster.client(0)?;
+        let mut chain: Vec<Vm> = Vec::new();
+        for name in ["base", "middle", "top"] {
+            let mut request = movable(name);
+            request.depends_on = chain
+                .last()
+                .map(|below| Dependency {
+                    vm: below.id.clone(),
+                    until: DependencyReached::Running.into(),
+                })
+                .into_iter()
+                .collect();
+            chain.push(running_leased(&client, request).await?);
+        }
+        let mut off = movable("off");
+        off.powered_off = true;
+        let off = client.create(off).await?;
+        for host in 0..3 {
+            cluster.lab()[host].power_cut()?;
+        }
+        let back = Instant::now();
+        // The one that the others depend on need not be on the first host that comes.
+        for host in [2, 0, 1] {
+            cluster.lab()[host].power_on()?;
+            cluster.serve(host, &[])?;
+        }
+        let mut started = Vec::new();
+        for vm in &chain {
+            let again = until("it to run again", SOON, async || {
+                let seen = cluster.client(1)?.get(&vm.id).await?;
+                let (host, is_running) = (cluster.host_called(&seen.host)?, seen.state() == State::Running);
+                let pid = cluster.qemus(host).into_iter().find(|pid| names(*pid, &vm.id));
+                match pid.filter(|_| is_running) {
+                    Some(pid) => Ok(pid),
+                    None => Err(anyhow::anyhow!("{seen:?}")),
+                }
+            })
+            .await?;
+            started.push(start_ticks(again)?);
+        }
+        measured("after a power loss of all hosts everything wanted runs", back);
+        ensure!(started.is_sorted(), "not in their order: {started:?}");
+        let off = cluster.client(1)?.get(&off.id).await?;
+        ensure!(off.state() == State::Stopped, "{off:?}");
+        cluster.until_whole(0, 3).await
+    });
+}
+
+fn names(pid: u32, word: &str) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(word))
+}
+
+/// When a process was started, as the kernel has it.
+fn start_ticks(pid: u32) -> Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("a name")?;
+    Ok(fields.split_ascii_whitespace().nth(19).context("a start")?.parse()?)
 }
 
 #[test]

@@ -1,16 +1,15 @@
 //! Guests that write to a disk on a pool which the hosts share: the second layer below the leases, and the guest's own
 //! proof that it runs once.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use plasmavmc_proto::api::{
-    CreateVmRequest, Disk, DiskFormat, DiskLocation, HaPolicy, Vm, Volume, disk_location, vm::State,
-};
+use plasmavmc_proto::api::{Vm, vm::State};
+use plasmavmc_tests::cluster::ha::guests::{counting, read, until_counted};
 use plasmavmc_tests::cluster::ha::{Entry, Reader, Sampler, leader, leased_on, until_elsewhere};
-use plasmavmc_tests::cluster::{HostedCluster, SHARED_POOL, measured, micro, until};
+use plasmavmc_tests::cluster::{HostedCluster, measured, until};
+use plasmavmc_tests::hosts::DiskPlan;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::BOOT;
@@ -18,7 +17,7 @@ use crate::BOOT;
 const ELSEWHERE_WITHIN: Duration = Duration::from_secs(30);
 
 fn on_a_shared_pool<F: Future<Output = Result<()>>>(test: impl FnOnce(Arc<HostedCluster>, Arc<Sampler>) -> F + Send) {
-    let cluster = Arc::new(HostedCluster::build_with_pool(3).unwrap());
+    let cluster = Arc::new(HostedCluster::build_with_pool(3, DiskPlan::Folder).unwrap());
     let sampler = Arc::new(Sampler::start(cluster.lab().folder()));
     let outcome = cluster.run(async || {
         cluster.form().await?;
@@ -31,54 +30,10 @@ fn on_a_shared_pool<F: Future<Output = Result<()>>>(test: impl FnOnce(Arc<Hosted
     assert!(sampler.looks() > 0);
 }
 
-/// A guest that counts on its disk.
-fn counting(name: &str) -> Result<CreateVmRequest> {
-    let mut request = micro(name, "micro.do=count-disk")?;
-    let volume = Volume {
-        pool: SHARED_POOL.to_owned(),
-        volume: name.to_owned(),
-    };
-    let mut disk = Disk {
-        name: "data".to_owned(),
-        location: Some(DiskLocation {
-            location: Some(disk_location::Location::Volume(volume)),
-        }),
-        size_mb: 8,
-        ..Disk::default()
-    };
-    disk.set_format(DiskFormat::Raw);
-    request.disks = vec![disk];
-    request.set_ha(HaPolicy::On);
-    Ok(request)
-}
-
-/// The image of that disk.
-fn image(cluster: &HostedCluster, name: &str) -> Result<PathBuf> {
-    let entries = std::fs::read_dir(cluster.shared_pool()?)?.flatten();
-    let mut files = entries.map(|entry| entry.path()).filter(|path| path.is_file());
-    let is_it = |path: &PathBuf| {
-        path.file_name()
-            .is_some_and(|file| file.to_string_lossy().contains(name))
-    };
-    files.find(is_it).with_context(|| format!("no image of {name}"))
-}
-
-/// Waits until the guest has written more than this; by which boot.
-async fn until_counted(reader: &Reader, what: &str, passes: impl Fn(&Entry) -> bool) -> Result<Entry> {
-    until(what, BOOT, async || {
-        let ledger = reader.ledger();
-        match ledger.newest() {
-            Some(entry) if passes(entry) => Ok(entry.clone()),
-            _ => Err(format!("{ledger:?}")),
-        }
-    })
-    .await
-}
-
 /// A counting guest on a host, its first ten writes, and who reads them.
 async fn counting_on(cluster: &HostedCluster, host: usize, name: &str) -> Result<(Vm, Reader, Entry)> {
     let vm = leased_on(cluster, host, counting(name)?).await?;
-    let reader = Reader::of(&image(cluster, name)?);
+    let reader = read(cluster, name)?;
     let first = until_counted(&reader, "the guest to count", |entry| entry.count >= 10).await?;
     Ok((vm, reader, first))
 }

@@ -42,7 +42,18 @@ pub const FOR_NAMESPACES: &[Program] = &[
         package: "nftables",
         used_for: "cutting hosts off from each other",
     },
+    Program {
+        name: FAKETIME,
+        package: "libfaketime",
+        used_for: "stepping the clock of a host",
+    },
 ];
+
+const FAKETIME: &str = if cfg!(target_arch = "aarch64") {
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"
+} else {
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+};
 
 /// What builds the guests of the tests.
 pub const FOR_GUESTS: &[Program] = &[

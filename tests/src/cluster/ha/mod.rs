@@ -4,6 +4,7 @@
 //! hosts are parts.
 
 pub mod failover;
+pub mod guests;
 mod ledger;
 mod sampler;
 mod strikes;

@@ -11,8 +11,9 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use serde::Serialize;
 
+use super::guests::{counting, read, until_counted};
 use super::strikes::{Fault, Striker};
-use super::{Sampler, movable, running_leased};
+use super::{Entry, Reader, Sampler, movable, running_leased};
 use crate::cluster::{Client, HostedCluster, until};
 use crate::hosts::DiskPlan;
 
@@ -31,6 +32,9 @@ pub struct Options {
     pub hosts: usize,
     #[arg(long, default_value_t = 8)]
     pub vms: usize,
+    /// Guests among them that count on a disk of a shared pool
+    #[arg(long, default_value_t = 2)]
+    pub guests: usize,
     /// The same seed strikes in the same order
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -50,6 +54,10 @@ pub struct Report {
     pub lost_vms: usize,
     /// VMs that were started anew by a fault that may only pause them.
     pub spurious_reboots: u32,
+    /// Guests that came to their agent in another boot through such a fault, or wrote what no guest may write.
+    pub guest_faults: Vec<String>,
+    /// Boots that the guests wrote down on their disks.
+    pub guest_boots: usize,
     /// VMs that were started on another host.
     pub moves: u64,
     pub max_converge_s: f64,
@@ -82,16 +90,18 @@ impl Report {
             && self.spurious_reboots == 0
             && self.late == 0
             && self.missed.is_empty()
+            && self.guest_faults.is_empty()
             && self.problems.is_empty()
     }
 }
 
 pub fn run(options: &Options) -> Result<Report> {
     let began = Instant::now();
-    let cluster = HostedCluster::build_with(options.hosts, DiskPlan::Limited { mib: DISK_MIB })?;
+    let cluster = HostedCluster::build_with_pool(options.hosts, DiskPlan::Limited { mib: DISK_MIB })?;
     let sampler = Sampler::start(cluster.lab().folder());
     let mut report = cluster.run(async || {
         cluster.form().await?;
+        cluster.until_shared().await?;
         rage(&cluster, options, &sampler).await
     })?;
     let doubles = sampler.doubles();
@@ -107,8 +117,14 @@ pub fn run(options: &Options) -> Result<Report> {
 
 async fn rage(cluster: &HostedCluster, options: &Options, sampler: &Sampler) -> Result<Report> {
     let client = cluster.client(0)?;
-    for number in 0..options.vms {
+    for number in options.guests..options.vms {
         running_leased(&client, movable(&format!("vm-{number}"))).await?;
+    }
+    let mut witnesses = Vec::new();
+    for number in 0..options.guests.min(options.vms) {
+        let name = format!("guest-{number}");
+        running_leased(&client, counting(&name)?).await?;
+        witnesses.push(Witness::of(cluster, name).await?);
     }
     let mut report = Report::default();
     let mut striker = Striker {
@@ -143,6 +159,12 @@ async fn rage(cluster: &HostedCluster, options: &Options, sampler: &Sampler) -> 
         converged.push(took.as_secs_f64());
         report.late += u32::from(took > CONVERGE_WITHIN);
         let changed = changed(&before, &after);
+        for witness in &mut witnesses {
+            if fault.costs_a_pause_only() {
+                report.guest_faults.extend(witness.goes_on(fault).await.err());
+            }
+            witness.begin();
+        }
         report.moves += after
             .iter()
             .map(|(id, vm)| vm.incarnation - before.get(id).map_or(0, |vm| vm.incarnation))
@@ -166,7 +188,45 @@ async fn rage(cluster: &HostedCluster, options: &Options, sampler: &Sampler) -> 
         }
     }
     report.sum_up(converged, striker.tally);
+    for witness in &witnesses {
+        let ledger = witness.reader.ledger();
+        report.guest_boots += ledger.boots.len();
+        report.guest_faults.extend(ledger.faults);
+    }
     Ok(report)
+}
+
+/// A guest that proves by its disk that it runs once, and goes on after a pause.
+struct Witness {
+    name: String,
+    reader: Reader,
+    /// What it had written when the fault began.
+    before: Option<Entry>,
+}
+
+impl Witness {
+    async fn of(cluster: &HostedCluster, name: String) -> Result<Self> {
+        let reader = read(cluster, &name)?;
+        let first = until_counted(&reader, &format!("{name} to count"), |_| true).await?;
+        let before = Some(first);
+        Ok(Self { name, reader, before })
+    }
+
+    fn begin(&mut self) {
+        self.before = self.reader.ledger().newest().cloned();
+    }
+
+    /// It writes on, in the same boot.
+    async fn goes_on(&self, fault: Fault) -> Result<(), String> {
+        let Some(before) = &self.before else { return Ok(()) };
+        let wrote_on = |entry: &Entry| entry.boot != before.boot || entry.count > before.count;
+        let what = format!("{} to write on", self.name);
+        match until_counted(&self.reader, &what, wrote_on).await {
+            Ok(now) if now.boot == before.boot => Ok(()),
+            Ok(now) => Err(format!("{} was booted by {fault:?}: {before:?}, {now:?}", self.name)),
+            Err(error) => Err(format!("{fault:?}: {error:#}")),
+        }
+    }
 }
 
 type Seen = BTreeMap<String, Vm>;
