@@ -3,11 +3,12 @@
 use plasmavmc_types::{OperationKind, PowerWanted, VmId, VmState};
 
 use crate::boot;
+use crate::protection::why_not;
 use crate::view::{ClusterView, Heard};
 use crate::visible;
 
 /// Why the VM is as it is, and what it waits for.
-pub fn summary(view: &ClusterView, heard: &Heard, vm: VmId, now_ms: u64) -> String {
+pub fn summary(view: &ClusterView, heard: &Heard, vm: VmId, voters: usize, now_ms: u64) -> String {
     let shown = visible::vm(view, heard, vm);
     let Some(record) = view.vms.get(&vm).and_then(|vm| vm.record.as_ref()) else {
         return shown.reason;
@@ -33,6 +34,11 @@ pub fn summary(view: &ClusterView, heard: &Heard, vm: VmId, now_ms: u64) -> Stri
         && !shown.reason.contains(&waits_for)
     {
         text.push_str(&format!(" It {waits_for}."));
+    }
+    if let Some(why) = why_not(view, vm, voters) {
+        text.push_str(&format!(
+            " It would wait for its host if that died, for it is not leased: {why}."
+        ));
     }
     for operation in view.open_operations(vm) {
         let operation = &operation.value;

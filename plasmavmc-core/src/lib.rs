@@ -31,6 +31,7 @@ pub mod lifecycle;
 pub mod liveness;
 pub mod placement;
 pub mod plan;
+pub mod protection;
 pub mod reconcile;
 pub mod restart;
 pub mod view;

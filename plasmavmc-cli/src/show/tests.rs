@@ -1,6 +1,7 @@
 use plasmavmc_proto::api::{
-    ClusterMember, ClusterStatus, Condition, Decision, Disk, DiskLocation, Event, ExplainVmResponse, Host, HostVerdict,
-    Nic, Operation, OperationError, Vm, VmSpec, disk_location, host, nic, operation, vm,
+    ClusterMember, ClusterStatus, Condition, Decision, Disk, DiskLocation, Event, ExplainVmResponse, Host, HostLease,
+    HostLoss, HostVerdict, Nic, Operation, OperationError, Unprotected, Vm, VmSpec, disk_location, host, nic,
+    operation, vm,
 };
 
 use super::*;
@@ -231,6 +232,22 @@ fn the_status_of_a_cluster() {
         warnings: vec!["h2 does not answer".to_owned()],
         version: "0.1.0".to_owned(),
         commit_latency_ms: 1.25,
+        freeze_after_ms: 4000,
+        failover_after_ms: 6000,
+        leases: vec![HostLease {
+            host: "h1".to_owned(),
+            leased_vms: 2,
+            left_ms: 3400,
+        }],
+        unprotected: vec![Unprotected {
+            vm: "db".to_owned(),
+            host: "h1".to_owned(),
+            reason: "no other host can open its disk root".to_owned(),
+        }],
+        losses: vec![HostLoss {
+            host: "h1".to_owned(),
+            homeless: vec!["web".to_owned(), "mail".to_owned()],
+        }],
     };
     let expected = "
 cluster         c-1
@@ -239,7 +256,10 @@ leader          h1 (term 3)
 hosts           1 of 2 alive
 vms             3 of 4 running
 revision        77
-commit latency  1.2 ms
+commit latency  1.2 ms, of 4.0s for which a lease lasts
+leased vms      2 on h1, which has 3.4s left
+not leased      db on h1: no other host can open its disk root
+would not fit   after losing h1: web, mail
 answered by     h1
 version         0.1.0
 warnings        h2 does not answer

@@ -5,7 +5,7 @@ use crate::samples::{Cluster, NOW_MS, vm_id};
 
 #[track_caller]
 fn check(cluster: &Cluster, expected: &str) {
-    assert_eq!(summary(&cluster.view, &cluster.heard, vm_id(1), NOW_MS), expected);
+    assert_eq!(summary(&cluster.view, &cluster.heard, vm_id(1), 3, NOW_MS), expected);
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::time::Duration;
 use chainfire::kv::Consistency;
 use chainfire::service::ClusterService as MemberService;
 use chainfire::wire::CallKind;
+use plasmavmc_core::protection;
 use plasmavmc_core::view::{ClusterView, Heard, HostView};
 use plasmavmc_core::visible::{self, HostState};
-use plasmavmc_proto::api::{ClusterMember, ClusterStatus};
+use plasmavmc_proto::api::{ClusterMember, ClusterStatus, HostLease, HostLoss, Unprotected};
 use plasmavmc_types::{HostMode, VmState};
 
 use super::reach;
@@ -16,8 +17,8 @@ use crate::store::keys;
 
 /// A quorum that takes longer is none for whoever waits.
 const QUORUM_WITHIN: Duration = Duration::from_secs(2);
-/// Above this, elections come near what hosts wait before they freeze.
-const SLOW_COMMIT_MS: f64 = 250.0;
+/// A commit that takes more than this part of a lease is told of: at four times that, a leader hands over.
+const SLOW_COMMIT_PART: f64 = 1.0 / 16.0;
 
 pub async fn status(place: &Place) -> Result<ClusterStatus, ApiError> {
     use chainfire::proto::cluster_server::Cluster as _;
@@ -46,6 +47,7 @@ pub async fn status(place: &Place) -> Result<ClusterStatus, ApiError> {
         let leader = status.members.iter().find(|member| member.role == "leader");
         status.leader = leader.map(|member| member.name.clone()).unwrap_or_default();
         status.answered_by = view.host_name(backend.host);
+        protect(&mut status, view, heard, *backend.voters.borrow());
         status
     });
     status.cluster_id = store.cluster_id;
@@ -94,6 +96,34 @@ fn of_view(view: &ClusterView, heard: &Heard) -> ClusterStatus {
         warnings,
         ..ClusterStatus::default()
     }
+}
+
+/// What a failure would cost.
+fn protect(status: &mut ClusterStatus, view: &ClusterView, heard: &Heard, voters: usize) {
+    status.freeze_after_ms = view.timings.freeze_after_ms;
+    status.failover_after_ms = view.timings.failover_after_ms;
+    let leases = protection::leased(view).into_iter().map(|(host, vms)| {
+        let ago_ms = heard.ago_ms.get(&host).copied();
+        HostLease {
+            host: view.host_name(host),
+            leased_vms: number(vms.len()),
+            left_ms: ago_ms.map_or(0, |ago_ms| view.timings.freeze_after_ms.saturating_sub(ago_ms)),
+        }
+    });
+    status.leases = leases.collect();
+    let unprotected = protection::unprotected(view, voters)
+        .into_iter()
+        .map(|told| Unprotected {
+            vm: view.vm_name(told.vm),
+            host: view.host_name(told.host),
+            reason: told.why,
+        });
+    status.unprotected = unprotected.collect();
+    let losses = protection::losses(view, heard).into_iter().map(|loss| HostLoss {
+        host: view.host_name(loss.host),
+        homeless: loss.homeless.iter().map(|vm| view.vm_name(*vm)).collect(),
+    });
+    status.losses = losses.collect();
 }
 
 fn known_hosts(view: &ClusterView) -> impl Iterator<Item = (&plasmavmc_types::HostId, &HostView)> {
@@ -165,9 +195,11 @@ fn store_warnings(status: &ClusterStatus, problem: &str, repaired: &str) -> Vec<
     }
     let silent = voters.iter().filter(|member| member.is_witness && !member.is_reachable);
     warnings.extend(silent.map(|member| format!("witness {} does not answer", member.name)));
-    if status.commit_latency_ms > SLOW_COMMIT_MS {
+    let lease_ms = status.freeze_after_ms as f64;
+    if status.commit_latency_ms > lease_ms * SLOW_COMMIT_PART {
         warnings.push(format!(
-            "a change takes {:.0} ms to commit: the disks or the network of the voters are too slow",
+            "a change takes {:.0} ms to commit, and a lease lasts {lease_ms:.0} ms: the disks or the network of the \
+             voters are too slow",
             status.commit_latency_ms
         ));
     }
@@ -201,6 +233,8 @@ mod tests {
         let status = ClusterStatus {
             members: members.collect(),
             has_quorum,
+            freeze_after_ms: 4000,
+            commit_latency_ms: 250.0,
             ..ClusterStatus::default()
         };
         let warnings = store_warnings(&status, "", "");
@@ -208,6 +242,21 @@ mod tests {
         for (warning, part) in warnings.iter().zip(expected) {
             assert!(warning.contains(part), "{warning}");
         }
+    }
+
+    #[test]
+    fn commits_that_come_near_the_lease_are_told_of() {
+        let status = ClusterStatus {
+            has_quorum: true,
+            freeze_after_ms: 4000,
+            commit_latency_ms: 251.0,
+            ..ClusterStatus::default()
+        };
+        let warnings = store_warnings(&status, "", "");
+        assert!(
+            warnings.iter().any(|warning| warning.contains("251 ms to commit")),
+            "{warnings:?}"
+        );
     }
 
     #[test]

@@ -147,6 +147,15 @@ fn a_witness_votes_and_runs_nothing() {
             (status.hosts, status.hosts_alive, status.witnesses) == (2, 2, 1) && status.warnings.is_empty(),
             "{status:?}"
         );
+        let leases: Vec<(&str, u32)> = status
+            .leases
+            .iter()
+            .map(|lease| (&*lease.host, lease.leased_vms))
+            .collect();
+        ensure!(
+            leases == [(&*vm.host, 1)] && status.unprotected.is_empty() && status.losses.is_empty(),
+            "{status:?}"
+        );
         ensure!(
             status.members.iter().filter(|member| member.role != "learner").count() == 3,
             "{status:?}"

@@ -104,6 +104,7 @@ fn number_of(token: &str) -> Result<VmNumber, ApiError> {
 
 pub async fn explain(backend: &Backend, request: api::ExplainVmRequest) -> Result<api::ExplainVmResponse, ApiError> {
     backend.catch_up().await?;
+    let voters = *backend.voters.borrow();
     backend.look(|view, heard| {
         let id = find_vm(view, &request.id)?;
         let decisions = view.decisions.values().rev();
@@ -118,7 +119,7 @@ pub async fn explain(backend: &Backend, request: api::ExplainVmRequest) -> Resul
         operations.sort_by_key(|operation| std::cmp::Reverse((operation.created_at_ms, operation.id)));
         Ok(api::ExplainVmResponse {
             vm: Showing::new(view, heard).vm(id),
-            summary: explain::summary(view, heard, id, wall_ms()),
+            summary: explain::summary(view, heard, id, voters, wall_ms()),
             decisions: decisions.take(EXPLAINED).map(show::decision).collect(),
             hosts: verdicts
                 .into_iter()
