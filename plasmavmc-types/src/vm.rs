@@ -57,11 +57,7 @@ impl VmRecord {
                 "is the VM itself".to_owned()
             });
         }
-        let affinities = [
-            ("affinity.apart_from", &spec.affinity.apart_from),
-            ("affinity.together_with", &spec.affinity.together_with),
-        ];
-        for (field, vms) in affinities {
+        for (field, vms) in spec.affinity.vms() {
             for (index, vm) in vms.iter().enumerate() {
                 checks.require(vm != id, format!("{field}[{index}]"), || "is the VM itself".to_owned());
             }
@@ -243,6 +239,10 @@ mod tests {
             "affinity.apart_from[1]",
         );
         check(|f| f.affinity.together_with = vec![id()], "affinity.together_with[0]");
+        check(
+            |f| f.affinity.prefer_apart_from = vec![id()],
+            "affinity.prefer_apart_from[0]",
+        );
         let apart = spec().edit(|f| f.affinity.apart_from = vec![other]).unwrap();
         assert!(record().with_spec(apart).is_ok());
     }

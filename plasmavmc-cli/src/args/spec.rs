@@ -137,6 +137,15 @@ pub struct PolicyArgs {
     /// On one host with this VM; may be given more than once
     #[arg(long, value_name = "VM", value_parser = parse_vm)]
     pub together_with: Vec<String>,
+    /// Rather on this host, if it fits there; may be given more than once
+    #[arg(long, value_name = "HOST")]
+    pub prefer_host: Vec<String>,
+    /// Rather on another host than this VM; may be given more than once
+    #[arg(long, value_name = "VM", value_parser = parse_vm)]
+    pub prefer_apart_from: Vec<String>,
+    /// Rather on one host with this VM; may be given more than once
+    #[arg(long, value_name = "VM", value_parser = parse_vm)]
+    pub prefer_together_with: Vec<String>,
 }
 
 fn parse_file_of_host(text: &str) -> Result<String, String> {

@@ -153,11 +153,22 @@ fn set_policy(request: &mut CreateVmRequest, args: PolicyArgs) {
             .map(|delay| u32::try_from(delay.as_secs()).unwrap_or(u32::MAX)),
     );
     request.start_paused |= args.start_paused;
-    if !(args.hosts.is_empty() && args.apart_from.is_empty() && args.together_with.is_empty()) {
+    let given = Affinity {
+        hosts: args.hosts,
+        apart_from: args.apart_from,
+        together_with: args.together_with,
+        prefer_hosts: args.prefer_host,
+        prefer_apart_from: args.prefer_apart_from,
+        prefer_together_with: args.prefer_together_with,
+    };
+    if given != Affinity::default() {
         let affinity = request.affinity.get_or_insert_with(Affinity::default);
-        affinity.hosts.extend(args.hosts);
-        affinity.apart_from.extend(args.apart_from);
-        affinity.together_with.extend(args.together_with);
+        affinity.hosts.extend(given.hosts);
+        affinity.apart_from.extend(given.apart_from);
+        affinity.together_with.extend(given.together_with);
+        affinity.prefer_hosts.extend(given.prefer_hosts);
+        affinity.prefer_apart_from.extend(given.prefer_apart_from);
+        affinity.prefer_together_with.extend(given.prefer_together_with);
     }
 }
 

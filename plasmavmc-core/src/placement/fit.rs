@@ -112,6 +112,8 @@ pub(super) struct Asking<'a> {
     /// Who must not be with it, and where that is.
     apart: Vec<(VmId, HostId)>,
     together: Vec<(VmId, HostId)>,
+    rather_apart: Vec<(VmId, HostId)>,
+    rather_together: Vec<(VmId, HostId)>,
     pools: BTreeSet<&'a PoolName>,
     data: Option<Data<'a>>,
 }
@@ -127,20 +129,17 @@ struct Data<'a> {
 impl<'a> Asking<'a> {
     pub fn of(view: &'a ClusterView, loads: &'a Loads, record: &'a VmRecord) -> Self {
         let placed = |vm: VmId| Some((vm, loads.place_of(vm)?));
+        let affinity = &record.spec().affinity;
+        let all = |vms: &[VmId]| vms.iter().copied().filter_map(placed).collect();
         Self {
             view,
             record,
             besides: loads.besides(record.id()),
             apart: loads.apart_from(record.id()).filter_map(placed).collect(),
             // One that is nowhere yet binds nobody; it will come along.
-            together: record
-                .spec()
-                .affinity
-                .together_with
-                .iter()
-                .copied()
-                .filter_map(placed)
-                .collect(),
+            together: all(&affinity.together_with),
+            rather_apart: all(&affinity.prefer_apart_from),
+            rather_together: all(&affinity.prefer_together_with),
             pools: pools(record.spec()),
             data: data(view, record),
         }
@@ -150,6 +149,17 @@ impl<'a> Asking<'a> {
         let mut fits = true;
         self.against(seat, &mut |_| fits = false);
         fits
+    }
+
+    /// How many of its preferences a host does not meet.
+    pub fn dislikes(&self, seat: &Seat<'_>) -> usize {
+        let hosts = &self.record.spec().affinity.prefer_hosts;
+        let is_other = |host: &HostRecord| !hosts.is_empty() && !hosts.contains(host.name());
+        let here = |(_, place): &&(VmId, HostId)| *place == seat.host;
+        let away = |(_, place): &&(VmId, HostId)| *place != seat.host;
+        usize::from(seat.record.is_some_and(is_other))
+            + self.rather_apart.iter().filter(here).count()
+            + self.rather_together.iter().filter(away).count()
     }
 
     /// Tells every reason of this host.

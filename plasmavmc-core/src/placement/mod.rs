@@ -1,7 +1,7 @@
 //! Which host a VM fits on, and in words and numbers why not on the others.
 //!
-//! First every host is asked whether it can take the VM at all; then those that can are ordered, by how empty or
-//! how full they would be. What counts is what was placed and is wanted on, by specification: a VM that is still
+//! First every host is asked whether it can take the VM at all; then those that can are ordered, by how many of the
+//! VM's preferences they meet, and then by how empty or how full they would be. What counts is what was placed and is wanted on, by specification: a VM that is still
 //! starting uses nothing yet, and would be forgotten otherwise.
 //!
 //! Must never: choose a host that has any reason against it, or choose differently for the same view.
@@ -32,7 +32,9 @@ pub struct Verdict {
     pub reasons: Vec<String>,
     /// It may be gone: taken only where nothing else fits.
     pub is_doubtful: bool,
-    /// Among those that fit, the highest is taken.
+    /// How many preferences of the VM it does not meet: the fewest are taken first.
+    pub dislikes: usize,
+    /// Among those that fit as well, the highest is taken.
     pub score: i64,
 }
 
@@ -94,7 +96,10 @@ impl<'p> Asked<'p> {
         let fits = |seat: &&Seat<'_>| passes(seat.host) && self.asking.fits(seat);
         // `max_by_key` takes the last of equals: the order of names is turned round, so that the first one wins.
         let fitting = self.seats.iter().filter(fits).rev();
-        let best = fitting.max_by_key(|seat| (!seat.is_doubtful, self.score(seat)))?;
+        let best = fitting.max_by_key(|seat| {
+            let dislikes = std::cmp::Reverse(self.asking.dislikes(seat));
+            (!seat.is_doubtful, dislikes, self.score(seat))
+        })?;
         Some(Chosen {
             host: best.host,
             name: &best.name,
@@ -113,6 +118,7 @@ impl<'p> Asked<'p> {
                 host_name: seat.name.clone(),
                 reasons,
                 is_doubtful: seat.is_doubtful,
+                dislikes: self.asking.dislikes(seat),
                 score: self.score(seat),
             }
         })

@@ -147,6 +147,30 @@ fn affinity_is_kept_from_both_sides() {
 }
 
 #[test]
+fn preferences_order_the_hosts_that_fit_and_bind_nobody() {
+    let rather = |edit: fn(&mut plasmavmc_types::Affinity)| {
+        let cluster = Cluster::of_hosts(3).with_vm(2).placed(2, 1).with_vm(3).placed(3, 2);
+        cluster.with_vm_of(1, move |fields| edit(&mut fields.affinity))
+    };
+    let on_h2 = rather(|affinity| affinity.prefer_hosts = vec![HostName::new("h2").unwrap()]);
+    check(&rather(|_| ()), 3);
+    check(&on_h2, 2);
+    check(&on_h2.clone().mode(2, HostMode::Draining), 3);
+    // Rather where it will be heard than where it would like to be.
+    check(&on_h2.silent(2, 2_001), 3);
+    check(&rather(|affinity| affinity.prefer_together_with = vec![vm_id(2)]), 1);
+    let apart = |affinity: &mut plasmavmc_types::Affinity| affinity.prefer_apart_from = vec![vm_id(2), vm_id(3)];
+    check(&rather(apart).mode(3, HostMode::Draining), 1);
+    // Where more is met.
+    let both = rather(|affinity| {
+        affinity.prefer_hosts = vec![HostName::new("h1").unwrap()];
+        affinity.prefer_together_with = vec![vm_id(3)];
+        affinity.prefer_apart_from = vec![vm_id(2)];
+    });
+    check(&both, 2);
+}
+
+#[test]
 fn a_vm_whose_data_lie_on_one_host_stays_there() {
     let file = |fields: &mut VmSpecFields| {
         let location = DiskLocation::File {

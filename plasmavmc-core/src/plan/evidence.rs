@@ -71,6 +71,10 @@ impl Planning<'_> {
 
     pub(super) fn facts_of_hosts(asked: &Asked<'_>) -> Vec<String> {
         let text = |verdict: Verdict| match verdict.fits() {
+            true if verdict.dislikes > 0 => {
+                let (name, dislikes, score) = (verdict.host_name, verdict.dislikes, verdict.score);
+                format!("{name} fits, {dislikes} preferences not met, score {score}")
+            }
             true => format!("{} fits, score {}", verdict.host_name, verdict.score),
             false => format!("{} does not: {}", verdict.host_name, verdict.reasons.join(", ")),
         };

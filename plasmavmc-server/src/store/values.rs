@@ -37,6 +37,10 @@ pub struct Token {
 }
 
 /// Any value that is kept.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most values are VM records, and each is moved once, to where it is kept by itself"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredValue {
     Config(ClusterConfig),

@@ -31,28 +31,55 @@ pub struct Affinity {
     /// On one host with these VMs.
     #[serde(default)]
     pub together_with: Vec<VmId>,
+    /// Of the hosts that fit, rather one of these.
+    #[serde(default)]
+    pub prefer_hosts: Vec<HostName>,
+    /// Of the hosts that fit, rather one without these VMs.
+    #[serde(default)]
+    pub prefer_apart_from: Vec<VmId>,
+    /// Of the hosts that fit, rather one with these VMs.
+    #[serde(default)]
+    pub prefer_together_with: Vec<VmId>,
 }
 
 const MAX_AFFINITIES: usize = 64;
 
 impl Affinity {
     pub(crate) fn check(&self, checks: &mut Checks) {
-        let lists = [
-            ("affinity.apart_from", &self.apart_from),
-            ("affinity.together_with", &self.together_with),
+        let hosts = [
+            ("affinity.hosts", &self.hosts),
+            ("affinity.prefer_hosts", &self.prefer_hosts),
         ];
-        checks.require_at_most("affinity.hosts", self.hosts.len(), MAX_AFFINITIES);
-        checks.require_unique(&self.hosts, |index| format!("affinity.hosts[{index}]"));
-        for (field, vms) in lists {
+        for (field, hosts) in hosts {
+            checks.require_at_most(field, hosts.len(), MAX_AFFINITIES);
+            checks.require_unique(hosts, |index| format!("{field}[{index}]"));
+        }
+        for (field, vms) in self.vms() {
             checks.require_at_most(field, vms.len(), MAX_AFFINITIES);
             checks.require_unique(vms, |index| format!("{field}[{index}]"));
         }
-        for (index, vm) in self.apart_from.iter().enumerate() {
-            let is_free = !self.together_with.contains(vm);
-            checks.require(is_free, format!("affinity.apart_from[{index}]"), || {
-                format!("is {vm}, which affinity.together_with names too")
-            });
+        let opposites = [
+            ("", &self.apart_from, &self.together_with),
+            ("prefer_", &self.prefer_apart_from, &self.prefer_together_with),
+        ];
+        for (kind, apart, together) in opposites {
+            for (index, vm) in apart.iter().enumerate() {
+                let is_free = !together.contains(vm);
+                checks.require(is_free, format!("affinity.{kind}apart_from[{index}]"), || {
+                    format!("is {vm}, which affinity.{kind}together_with names too")
+                });
+            }
         }
+    }
+
+    /// The lists of VMs, with their names.
+    pub(crate) fn vms(&self) -> [(&'static str, &[VmId]); 4] {
+        [
+            ("affinity.apart_from", &self.apart_from),
+            ("affinity.together_with", &self.together_with),
+            ("affinity.prefer_apart_from", &self.prefer_apart_from),
+            ("affinity.prefer_together_with", &self.prefer_together_with),
+        ]
     }
 }
 

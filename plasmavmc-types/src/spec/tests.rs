@@ -132,7 +132,17 @@ fn affinity_names_each_once_and_never_on_both_sides() {
         |f| f.affinity.together_with = (0..65).map(vm).collect(),
         &["affinity.together_with"],
     );
+    check(
+        |f| f.affinity.prefer_hosts = vec![host("a"), host("a")],
+        &["affinity.prefer_hosts[1]"],
+    );
+    check(
+        |f| (f.affinity.prefer_apart_from, f.affinity.prefer_together_with) = (vec![vm(1)], vec![vm(1)]),
+        &["affinity.prefer_apart_from[0]"],
+    );
     let mut good = fields();
+    // A strict rule may go against a preference.
+    (good.affinity.prefer_hosts, good.affinity.prefer_apart_from) = (vec![host("c")], vec![vm(2)]);
     good.affinity.hosts = vec![host("a"), host("b")];
     (good.affinity.apart_from, good.affinity.together_with) = (vec![vm(1)], vec![vm(2)]);
     let json = serde_json::to_string(&good).unwrap();

@@ -64,6 +64,8 @@ pub struct VmSetup {
     pub only_on: Vec<String>,
     pub apart_from: Vec<u64>,
     pub together_with: Vec<u64>,
+    pub prefer_on: Vec<String>,
+    pub prefer_apart_from: Vec<u64>,
     pub after: Option<u64>,
     pub created_ms: u64,
 }
@@ -80,6 +82,8 @@ impl VmSetup {
             only_on: Vec::new(),
             apart_from: Vec::new(),
             together_with: Vec::new(),
+            prefer_on: Vec::new(),
+            prefer_apart_from: Vec::new(),
             after: None,
             created_ms: 0,
         }
@@ -102,11 +106,18 @@ impl VmSetup {
         fields.priority = self.priority;
         fields.restart = self.restart;
         fields.agent = AgentPolicy::None;
-        let only_on = self.only_on.iter().map(|name| HostName::new(name.as_str()));
+        let hosts = |names: &[String]| {
+            let names = names.iter().map(|name| HostName::new(name.as_str()));
+            names.collect::<Result<Vec<_>, _>>().ok()
+        };
+        let vms = |numbers: &[u64]| numbers.iter().map(|number| ids::vm(*number)).collect();
         fields.affinity = Affinity {
-            hosts: only_on.collect::<Result<_, _>>().ok()?,
-            apart_from: self.apart_from.iter().map(|number| ids::vm(*number)).collect(),
-            together_with: self.together_with.iter().map(|number| ids::vm(*number)).collect(),
+            hosts: hosts(&self.only_on)?,
+            apart_from: vms(&self.apart_from),
+            together_with: vms(&self.together_with),
+            prefer_hosts: hosts(&self.prefer_on)?,
+            prefer_apart_from: vms(&self.prefer_apart_from),
+            prefer_together_with: Vec::new(),
         };
         let until = DependencyReached::Running;
         let after = self.after.map(|number| Dependency {

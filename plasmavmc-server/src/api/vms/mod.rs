@@ -17,7 +17,7 @@ pub mod watch;
 
 use plasmavmc_core::view::ClusterView;
 use plasmavmc_proto::api;
-use plasmavmc_types::{HostName, MacAddress, Operation, OperationId, OperationState, VmId, VmSpec};
+use plasmavmc_types::{Affinity, MacAddress, Operation, OperationId, OperationState, VmId, VmSpec};
 use tokio::time::timeout_at;
 
 use super::backend::Backend;
@@ -33,16 +33,26 @@ fn shown(backend: &Backend, vm: VmId) -> Option<api::Vm> {
     backend.look(|view, heard| Showing::new(view, heard).vm(vm))
 }
 
-/// A VM bound to a host that is not there would wait for ever. One that was bound to it before stays as it is.
+/// A VM bound to a host that is not there would wait for ever, and one that would rather be there was meant to be
+/// elsewhere. What named it before stays as it is.
 fn unknown_hosts(view: &ClusterView, wanted: &VmSpec, before: Option<&VmSpec>) -> Vec<(String, String)> {
-    let known = before.map_or(&[][..], |before| &before.affinity.hosts);
-    let hosts = wanted.affinity.hosts.iter().enumerate();
-    let unknown = hosts.filter(|(_, host)| !known.contains(host) && view.host_named(host.as_str()).is_none());
-    let problem = |(index, host): (usize, &HostName)| {
-        let problem = format!("is {host}, and there is no such host: 'plasmavmc host list' shows those there are");
-        (format!("affinity.hosts[{index}]"), problem)
-    };
-    unknown.map(problem).collect()
+    let none = Affinity::default();
+    let (before, wanted) = (before.map_or(&none, |before| &before.affinity), &wanted.affinity);
+    let lists = [
+        ("hosts", &before.hosts, &wanted.hosts),
+        ("prefer_hosts", &before.prefer_hosts, &wanted.prefer_hosts),
+    ];
+    let mut problems = Vec::new();
+    for (field, known, hosts) in lists {
+        for (index, host) in hosts.iter().enumerate() {
+            if !known.contains(host) && view.host_named(host.as_str()).is_none() {
+                let problem =
+                    format!("is {host}, and there is no such host: 'plasmavmc host list' shows those there are");
+                problems.push((format!("affinity.{field}[{index}]"), problem));
+            }
+        }
+    }
+    problems
 }
 
 /// An address of the range that is QEMU's, for a NIC without one.

@@ -249,6 +249,8 @@ pub fn full_record() -> VmRecord {
             hosts: vec![HostName::new("alpha").unwrap()],
             apart_from: vec![vm_id(9)],
             together_with: vec![vm_id(10)],
+            // What came later is in `random`: these bytes are frozen.
+            ..Affinity::default()
         },
         ..VmSpecFields::new(VmName::new("web-1").unwrap(), 4, 2048)
     });

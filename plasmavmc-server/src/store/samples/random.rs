@@ -110,9 +110,12 @@ prop_compose! {
             start_delay_s,
             start_paused,
             affinity: Affinity {
+                prefer_hosts: hosts.iter().map(|name| HostName::new(name.clone()).unwrap()).collect(),
                 hosts: hosts.map(|name| HostName::new(name).unwrap()).into_iter().collect(),
                 apart_from: apart.map(|n| vm(n, 1)).into_iter().collect(),
                 together_with: together.map(|n| vm(n, 2)).into_iter().collect(),
+                prefer_apart_from: apart.map(|n| vm(n, 3)).into_iter().collect(),
+                prefer_together_with: together.map(|n| vm(n, 4)).into_iter().collect(),
             },
             ..VmSpecFields::new(VmName::new("any").unwrap(), 1, 64)
         }

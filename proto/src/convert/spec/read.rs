@@ -234,6 +234,9 @@ impl SpecReader<'_> {
             hosts: self.each("affinity.hosts", affinity.hosts, host),
             apart_from: self.each("affinity.apart_from", affinity.apart_from, vm),
             together_with: self.each("affinity.together_with", affinity.together_with, vm),
+            prefer_hosts: self.each("affinity.prefer_hosts", affinity.prefer_hosts, host),
+            prefer_apart_from: self.each("affinity.prefer_apart_from", affinity.prefer_apart_from, vm),
+            prefer_together_with: self.each("affinity.prefer_together_with", affinity.prefer_together_with, vm),
         }
     }
 }

@@ -155,6 +155,18 @@ fn what_is_given_counts() {
     assert_eq!(spec.affinity.apart_from, [known_vm()]);
 }
 
+fn spoilt_affinity() -> api::Affinity {
+    let (hosts, apart, together) = (vec!["Host".to_owned()], vec!["17".to_owned()], vec![String::new()]);
+    api::Affinity {
+        prefer_hosts: hosts.clone(),
+        prefer_apart_from: apart.clone(),
+        prefer_together_with: together.clone(),
+        hosts,
+        apart_from: apart,
+        together_with: together,
+    }
+}
+
 #[test]
 fn everything_wrong_is_named_at_once_as_the_client_wrote_it() {
     let spoil = |spec: &mut api::VmSpec| {
@@ -195,11 +207,7 @@ fn everything_wrong_is_named_at_once_as_the_client_wrote_it() {
             vm: "nobody".to_owned(),
             until: 8,
         }];
-        spec.affinity = Some(api::Affinity {
-            hosts: vec!["Host".to_owned()],
-            apart_from: vec!["17".to_owned()],
-            together_with: vec![String::new()],
-        });
+        spec.affinity = Some(spoilt_affinity());
     };
     let expected = [
         "name",
@@ -216,6 +224,9 @@ fn everything_wrong_is_named_at_once_as_the_client_wrote_it() {
         "affinity.hosts[0]",
         "affinity.apart_from[0]",
         "affinity.together_with[0]",
+        "affinity.prefer_hosts[0]",
+        "affinity.prefer_apart_from[0]",
+        "affinity.prefer_together_with[0]",
         "vcpus",
         "disks[1].location.path",
         "nics[1].queues",

@@ -198,9 +198,13 @@ fn dependency(dependency: &Dependency) -> api::Dependency {
 
 fn affinity(affinity: &Affinity) -> api::Affinity {
     let ids = |vms: &[plasmavmc_types::VmId]| vms.iter().map(ToString::to_string).collect();
+    let names = |hosts: &[plasmavmc_types::HostName]| hosts.iter().map(ToString::to_string).collect();
     api::Affinity {
-        hosts: affinity.hosts.iter().map(ToString::to_string).collect(),
+        hosts: names(&affinity.hosts),
         apart_from: ids(&affinity.apart_from),
         together_with: ids(&affinity.together_with),
+        prefer_hosts: names(&affinity.prefer_hosts),
+        prefer_apart_from: ids(&affinity.prefer_apart_from),
+        prefer_together_with: ids(&affinity.prefer_together_with),
     }
 }

@@ -189,6 +189,10 @@ impl Reading {
                 "on" => vm.only_on = value.split(',').map(str::to_owned).collect(),
                 "apart" => vm.apart_from = value.split(',').map(|name| self.vm(name)).collect::<Said<_>>()?,
                 "together" => vm.together_with = value.split(',').map(|name| self.vm(name)).collect::<Said<_>>()?,
+                "rather-on" => vm.prefer_on = value.split(',').map(str::to_owned).collect(),
+                "rather-apart" => {
+                    vm.prefer_apart_from = value.split(',').map(|name| self.vm(name)).collect::<Said<_>>()?;
+                }
                 "after" => vm.after = Some(self.vm(value)?),
                 "restart" if value == "never" => vm.restart = RestartPolicy::Never,
                 "restart" => {

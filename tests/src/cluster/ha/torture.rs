@@ -54,7 +54,7 @@ pub struct Report {
     pub lost_vms: usize,
     /// VMs that were started anew by a fault that may only pause them.
     pub spurious_reboots: u32,
-    /// Guests that came to their agent in another boot through such a fault, or wrote what no guest may write.
+    /// Guests that were booted though their process is the same, that wrote no more, or what no guest may write.
     pub guest_faults: Vec<String>,
     /// Boots that the guests wrote down on their disks.
     pub guest_boots: usize,
@@ -72,6 +72,20 @@ pub struct Report {
 }
 
 impl Report {
+    /// Counts what a fault moved, and what it should have left alone. How many VMs are not what they were.
+    fn compare(&mut self, what: &str, fault: Fault, before: &Seen, after: &Seen) -> usize {
+        let changed = changed(before, after);
+        let starts = after
+            .iter()
+            .map(|(id, vm)| vm.incarnation - before.get(id).map_or(0, |vm| vm.incarnation));
+        self.moves += starts.sum::<u64>();
+        if fault.costs_a_pause_only() && !changed.is_empty() {
+            self.spurious_reboots += u32::try_from(changed.len()).unwrap_or(u32::MAX);
+            self.problems.push(format!("{what}: {}", changed.join("; ")));
+        }
+        changed.len()
+    }
+
     fn sum_up(&mut self, mut converged: Vec<f64>, tally: BTreeMap<Fault, u32>) {
         converged.sort_by(f64::total_cmp);
         self.max_converge_s = converged.last().copied().unwrap_or_default();
@@ -115,17 +129,22 @@ pub fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-async fn rage(cluster: &HostedCluster, options: &Options, sampler: &Sampler) -> Result<Report> {
+/// VMs without guests, and guests that count.
+async fn populate(cluster: &HostedCluster, options: &Options) -> Result<Vec<Witness>> {
     let client = cluster.client(0)?;
     for number in options.guests..options.vms {
         running_leased(&client, movable(&format!("vm-{number}"))).await?;
     }
     let mut witnesses = Vec::new();
     for number in 0..options.guests.min(options.vms) {
-        let name = format!("guest-{number}");
-        running_leased(&client, counting(&name)?).await?;
-        witnesses.push(Witness::of(cluster, name).await?);
+        let vm = running_leased(&client, counting(&format!("guest-{number}"))?).await?;
+        witnesses.push(Witness::of(cluster, vm).await?);
     }
+    Ok(witnesses)
+}
+
+async fn rage(cluster: &HostedCluster, options: &Options, sampler: &Sampler) -> Result<Report> {
+    let mut witnesses = populate(cluster, options).await?;
     let mut report = Report::default();
     let mut striker = Striker {
         cluster,
@@ -158,28 +177,16 @@ async fn rage(cluster: &HostedCluster, options: &Options, sampler: &Sampler) -> 
         };
         converged.push(took.as_secs_f64());
         report.late += u32::from(took > CONVERGE_WITHIN);
-        let changed = changed(&before, &after);
         for witness in &mut witnesses {
-            if fault.costs_a_pause_only() {
-                report.guest_faults.extend(witness.goes_on(fault).await.err());
-            }
-            witness.begin();
+            let is_same = before.get(&witness.vm).map(place) == after.get(&witness.vm).map(place);
+            report.guest_faults.extend(witness.goes_on(fault, is_same).await.err());
         }
-        report.moves += after
-            .iter()
-            .map(|(id, vm)| vm.incarnation - before.get(id).map_or(0, |vm| vm.incarnation))
-            .sum::<u64>();
-        if fault.costs_a_pause_only() && !changed.is_empty() {
-            report.spurious_reboots += u32::try_from(changed.len())?;
-            report
-                .problems
-                .push(format!("{fault:?}, number {number}: {}", changed.join("; ")));
-        }
+        let changed = report.compare(&format!("{fault:?}, number {number}"), fault, &before, &after);
         eprintln!(
             "  {}/{faults}: all run after {:.1} s, {} changed, {} doubles",
             number + 1,
             took.as_secs_f64(),
-            changed.len(),
+            changed,
             sampler.doubles().len()
         );
         before = after;
@@ -198,33 +205,40 @@ async fn rage(cluster: &HostedCluster, options: &Options, sampler: &Sampler) -> 
 
 /// A guest that proves by its disk that it runs once, and goes on after a pause.
 struct Witness {
+    vm: String,
     name: String,
     reader: Reader,
-    /// What it had written when the fault began.
-    before: Option<Entry>,
+    /// What it had written before the fault.
+    before: Entry,
 }
 
 impl Witness {
-    async fn of(cluster: &HostedCluster, name: String) -> Result<Self> {
-        let reader = read(cluster, &name)?;
-        let first = until_counted(&reader, &format!("{name} to count"), |_| true).await?;
-        let before = Some(first);
-        Ok(Self { name, reader, before })
+    async fn of(cluster: &HostedCluster, vm: Vm) -> Result<Self> {
+        let reader = read(cluster, &vm.name)?;
+        let before = until_counted(&reader, &format!("{} to count", vm.name), |_| true).await?;
+        let (vm, name) = (vm.id, vm.name);
+        Ok(Self {
+            vm,
+            name,
+            reader,
+            before,
+        })
     }
 
-    fn begin(&mut self) {
-        self.before = self.reader.ledger().newest().cloned();
-    }
-
-    /// It writes on, in the same boot.
-    async fn goes_on(&self, fault: Fault) -> Result<(), String> {
-        let Some(before) = &self.before else { return Ok(()) };
-        let wrote_on = |entry: &Entry| entry.boot != before.boot || entry.count > before.count;
+    /// It writes on: in the same boot if it is the same process, else in another.
+    async fn goes_on(&mut self, fault: Fault, is_same: bool) -> Result<(), String> {
+        let before = self.before.clone();
         let what = format!("{} to write on", self.name);
-        match until_counted(&self.reader, &what, wrote_on).await {
-            Ok(now) if now.boot == before.boot => Ok(()),
-            Ok(now) => Err(format!("{} was booted by {fault:?}: {before:?}, {now:?}", self.name)),
-            Err(error) => Err(format!("{fault:?}: {error:#}")),
+        let wrote_on = |entry: &Entry| match is_same {
+            true => *entry != before,
+            false => entry.boot != before.boot,
+        };
+        let now = until_counted(&self.reader, &what, wrote_on).await;
+        let now = now.map_err(|error| format!("{fault:?}: {error:#}"))?;
+        self.before = now.clone();
+        match is_same && now.boot != before.boot {
+            true => Err(format!("{} was booted by {fault:?}: {before:?}, {now:?}", self.name)),
+            false => Ok(()),
         }
     }
 }
@@ -277,12 +291,15 @@ async fn all_run(clients: &[Client], vms: usize) -> Result<Seen, String> {
     first.ok_or_else(|| "no host was asked".to_owned())
 }
 
+/// Which process it is, and where.
+fn place(vm: &Vm) -> (u32, &str, u64) {
+    (vm.pid, &vm.host, vm.incarnation)
+}
+
 /// The VMs that are not the same processes in the same places.
 fn changed(before: &Seen, after: &Seen) -> Vec<String> {
-    let is_other =
-        |vm: &Vm, other: &Vm| (vm.pid, &vm.host, vm.incarnation) != (other.pid, &other.host, other.incarnation);
     let pairs = before.iter().filter_map(|(id, vm)| Some((vm, after.get(id)?)));
-    let others = pairs.filter(|(vm, other)| is_other(vm, other));
+    let others = pairs.filter(|(vm, other)| place(vm) != place(other));
     others
         .map(|(vm, other)| {
             format!(
