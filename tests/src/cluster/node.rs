@@ -114,6 +114,15 @@ impl Node {
         Ok((out.status.success(), String::from_utf8_lossy(&said).into_owned()))
     }
 
+    /// Saves what its store knows, as an operator would.
+    pub fn back_up(&self, programs: &Programs, file: &Path) -> Result<()> {
+        let mut command = Command::new(&programs.chainfire);
+        command.args(["--server", &self.cluster, "snapshot", "save"]).arg(file);
+        let out = command.env_remove("CHAINFIRE_SERVER").output()?;
+        ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        Ok(())
+    }
+
     pub fn client(&self) -> Result<Client> {
         Client::new(&self.api)
     }

@@ -8,6 +8,7 @@ pub const SERVER_ENV: &str = "PLASMAVMC_SERVER_BIN";
 const MORTAL_ENV: &str = "PLASMAVMC_MORTAL_SERVER_BIN";
 const CLI_ENV: &str = "PLASMAVMC_CLI_BIN";
 const GUARD_ENV: &str = "PLASMAVMC_GUARD_BIN";
+const CHAINFIRE_ENV: &str = "CHAINFIRE_BIN";
 
 /// Where everything is that a cluster is made of.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct Programs {
     pub server: PathBuf,
     pub guard: PathBuf,
     pub cli: PathBuf,
+    /// For backups of the store.
+    pub chainfire: PathBuf,
 }
 
 impl Programs {
@@ -23,6 +26,7 @@ impl Programs {
             server: find(SERVER_ENV, "plasmavmc-server")?,
             guard: find(GUARD_ENV, "plasmavmc-guard")?,
             cli: find(CLI_ENV, "plasmavmc")?,
+            chainfire: find(CHAINFIRE_ENV, "chainfire")?,
         })
     }
 

@@ -1,6 +1,6 @@
 //! The majority is lost for good, and what one member knows goes on.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use plasmavmc_proto::api::{Vm, host, vm::State};
 use plasmavmc_tests::cluster::ha::{movable, running_leased};
 use plasmavmc_tests::cluster::{Cluster, Node, until, with_cluster};
@@ -61,22 +61,64 @@ fn one_member_goes_on_when_the_others_are_lost_for_good() {
         let (is_done, said) = left.recover(cluster.programs(), &[ACCEPT])?;
         ensure!(is_done && said.contains("plasmavmc cluster remove h2 --dead"), "{said}");
 
-        cluster.restart(left, &[])?;
-        cluster.until_serves(left).await?;
-        let status = client.status().await?;
-        ensure!(status.cluster_id != before && status.members.len() == 1, "{status:?}");
-        let after = client.create(movable("after")).await?;
-        let after = client.until_state(&after.id, State::Running, SOON).await?;
-        ensure!(after.incarnation > RECOVERED, "{after:?}");
-        // It was leased: what the lost members may have made of it is not known, and here it starts anew.
-        let what = "what ran here to run anew";
-        let is_anew = |vm: &Vm| vm.state() == State::Running && vm.incarnation > RECOVERED;
-        let kept = client.until_vm(&kept.id, what, SOON, is_anew).await?;
-        only_qemu(&cluster, &kept)?;
-
+        goes_on_anew(&cluster, left, &before, &kept).await?;
         nobody_comes_back_as_he_was(&cluster, left, back, &before).await?;
         confirmed_off_it_moves(&cluster, left, lost, &stranded).await
     });
+}
+
+/// All members are lost with their stores. What a backup knows goes on, and what came after it is lost.
+#[test]
+fn a_backup_goes_on_when_every_member_is_lost() {
+    with_cluster(3, |cluster| async move {
+        let [left, lost, other] = cluster.nodes() else {
+            anyhow::bail!("not three");
+        };
+        let client = left.client()?;
+        let kept = vm_on(&cluster, left, "kept").await?;
+        let stranded = vm_on(&cluster, lost, "stranded").await?;
+        let before = client.status().await?.cluster_id;
+        let file = cluster.site().folder().join("store.backup");
+        left.back_up(cluster.programs(), &file)?;
+        let later = vm_on(&cluster, left, "later").await?;
+        for node in [left, lost, other] {
+            switch_off(&cluster, node)?;
+        }
+        let backup = ["--backup", file.to_str().context("a plain path")?];
+        refused(&cluster, left, &backup, "holds a store already")?;
+        std::fs::remove_dir_all(left.dir().join("chainfire"))?;
+        refused(&cluster, left, &backup, "nothing was changed")?;
+        let spoilt = cluster.site().folder().join("spoilt.backup");
+        let mut bytes = std::fs::read(&file)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&spoilt, bytes)?;
+        let from_spoilt = ["--backup", spoilt.to_str().context("a plain path")?, ACCEPT];
+        refused(&cluster, left, &from_spoilt, "spoilt.backup")?;
+        let (is_done, said) = left.recover(cluster.programs(), &[backup[0], backup[1], ACCEPT])?;
+        ensure!(is_done && said.contains("plasmavmc cluster remove h2 --dead"), "{said}");
+        goes_on_anew(&cluster, left, &before, &kept).await?;
+        let gone = client.get(&later.id).await.unwrap_err();
+        ensure!(gone.code() == tonic::Code::NotFound, "{gone:?}");
+        confirmed_off_it_moves(&cluster, left, lost, &stranded).await
+    });
+}
+
+/// One member is a cluster of its own, and what it knew to run on it runs there again.
+async fn goes_on_anew(cluster: &Cluster, left: &Node, before: &str, kept: &Vm) -> Result<()> {
+    cluster.restart(left, &[])?;
+    let client = cluster.until_serves(left).await?;
+    let status = client.status().await?;
+    ensure!(status.cluster_id != before && status.members.len() == 1, "{status:?}");
+    let after = client.create(movable("after")).await?;
+    let after = client.until_state(&after.id, State::Running, SOON).await?;
+    ensure!(after.incarnation > RECOVERED, "{after:?}");
+    // It was leased: what the lost members may have made of it is not known, and here it starts anew.
+    let what = "what ran here to run anew";
+    let is_anew = |vm: &Vm| vm.state() == State::Running && vm.incarnation > RECOVERED;
+    let kept = client.until_vm(&kept.id, what, SOON, is_anew).await?;
+    only_qemu(cluster, &kept)?;
+    Ok(())
 }
 
 /// Its member is of another cluster now, whatever it knows.

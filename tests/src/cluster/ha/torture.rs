@@ -254,20 +254,23 @@ async fn until_all_run(cluster: &HostedCluster, sampler: &Sampler, vms: usize) -
         .collect::<Result<_>>()?;
     let seen = until("all VMs to run", PATIENCE, async || {
         let seen = all_run(&clients, vms).await?;
-        not_executing(&seen, sampler).map_or(Ok(seen), Err)
+        as_executing(seen, sampler)
     })
     .await?;
     Ok((seen, began.elapsed()))
 }
 
-/// A VM that is said to run and does not.
-fn not_executing(seen: &Seen, sampler: &Sampler) -> Option<String> {
+/// Each VM with the process that executes it, as this machine numbers it: a host that was off begins to count anew. Or a
+/// VM that is said to run and does not.
+fn as_executing(mut seen: Seen, sampler: &Sampler) -> Result<Seen, String> {
     let executing = sampler.executing();
-    let vm = seen
-        .values()
-        .find(|vm| executing.get(&vm.id).map_or(0, Vec::len) != 1)?;
-    let (name, host) = (&vm.name, &vm.host);
-    Some(format!("{name} is said to run on {host}: {:?}", executing.get(&vm.id)))
+    for vm in seen.values_mut() {
+        match executing.get(&vm.id).map(Vec::as_slice) {
+            Some([pid]) => vm.pid = *pid,
+            other => return Err(format!("{} is said to run on {}: {other:?}", vm.name, vm.host)),
+        }
+    }
+    Ok(seen)
 }
 
 async fn all_run(clients: &[Client], vms: usize) -> Result<Seen, String> {
