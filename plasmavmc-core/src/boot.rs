@@ -8,6 +8,11 @@ use plasmavmc_types::{AgentHealth, AgentPolicy, Dependency, DependencyReached, O
 use crate::view::{ClusterView, VmView};
 use crate::visible::seconds;
 
+/// What VMs are sorted by when many have to start: higher priority first, then older first.
+pub fn order(record: &VmRecord) -> (u8, u64, VmId) {
+    (u8::MAX - record.spec().priority, record.created_at_ms(), record.id())
+}
+
 /// What has to be there before this VM starts and is not, for people; `None`: it may start.
 pub fn waits_for(view: &ClusterView, vm: VmId, now_ms: u64) -> Option<String> {
     let record = &view.vms.get(&vm)?.record.as_ref()?.value;

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use plasmavmc_types::{HaPolicy, HostId, PowerWanted, VmId};
 
+use crate::boot;
 use crate::ha::{Leasing, leasing};
 use crate::placement::{Loads, Roll};
-use crate::view::{ClusterView, Heard, VmView};
+use crate::view::{ClusterView, Heard};
 use crate::visible::runs_nowhere;
 
 /// So many losses are played through, of the hosts with the most leased memory: where those fit, the others do.
@@ -33,7 +34,7 @@ pub struct Loss {
 
 /// The VMs that execute, or may, and would not be started elsewhere. What is meant to stay (ha = off) is not told of.
 pub fn unprotected(view: &ClusterView, voters: usize) -> Vec<Unprotected> {
-    let candidates = view.vms.iter().filter(|(_, vm)| !is_leased(vm));
+    let candidates = view.vms.iter().filter(|(_, vm)| !vm.is_leased());
     let told = candidates.filter_map(|(id, vm)| {
         let record = &vm.record.as_ref()?.value;
         let is_meant = record.spec().ha == HaPolicy::Off || record.power() == PowerWanted::Off;
@@ -52,7 +53,7 @@ pub fn why_not(view: &ClusterView, vm: VmId, voters: usize) -> Option<String> {
         .hosts
         .values()
         .filter(|host| host.record.is_some() && !host.is_witness());
-    if hosts.count() < 2 || known.current_status().is_none() || runs_nowhere(known) || is_leased(known) {
+    if hosts.count() < 2 || known.current_status().is_none() || runs_nowhere(known) || known.is_leased() {
         return None;
     }
     Some(match leasing(view, placement.value.host, &record.value, voters) {
@@ -62,14 +63,16 @@ pub fn why_not(view: &ClusterView, vm: VmId, voters: usize) -> Option<String> {
     })
 }
 
-fn is_leased(vm: &VmView) -> bool {
-    vm.current_status().is_some_and(|status| status.value.leased)
+/// What is left of a host's lease, as far as its beats were heard.
+pub fn lease_left_ms(view: &ClusterView, heard: &Heard, host: HostId) -> u64 {
+    let ago_ms = heard.ago_ms.get(&host);
+    ago_ms.map_or(0, |ago_ms| view.timings.freeze_after_ms.saturating_sub(*ago_ms))
 }
 
 /// The leased VMs that execute, or may, by their hosts.
 pub fn leased(view: &ClusterView) -> BTreeMap<HostId, Vec<VmId>> {
     let mut by_host = BTreeMap::<HostId, Vec<VmId>>::new();
-    for (id, vm) in view.vms.iter().filter(|(_, vm)| is_leased(vm) && !runs_nowhere(vm)) {
+    for (id, vm) in view.vms.iter().filter(|(_, vm)| vm.is_leased() && !runs_nowhere(vm)) {
         if let Some(placement) = &vm.placement {
             by_host.entry(placement.value.host).or_default().push(*id);
         }
@@ -101,7 +104,7 @@ fn homeless(view: &ClusterView, roll: &Roll<'_>, mut loads: Loads, lost: HostId,
             .and_then(|vm| vm.record.as_ref())
             .map(|record| &record.value)
     };
-    vms.sort_by_key(|vm| record(vm).map(|record| (u8::MAX - record.spec().priority, record.created_at_ms(), *vm)));
+    vms.sort_by_key(|vm| record(vm).map(boot::order));
     vms.retain(|vm| {
         let asked = roll.ask(&loads, *vm);
         let found = asked.and_then(|asked| asked.choose_where(|host| host != lost).map(|chosen| chosen.host));

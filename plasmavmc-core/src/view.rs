@@ -38,6 +38,11 @@ pub struct VmView {
 }
 
 impl VmView {
+    /// Whether the claim of its incarnation says so: it may be started elsewhere once its host is fenced.
+    pub fn is_leased(&self) -> bool {
+        self.current_status().is_some_and(|status| status.value.leased)
+    }
+
     /// The status, if it belongs to the placement: what an earlier host said says nothing of now.
     pub fn current_status(&self) -> Option<&Stored<VmStatus>> {
         let placement = self.placement.as_ref()?;

@@ -154,6 +154,5 @@ impl<'a> Planning<'a> {
 /// Whether the claim says that it may be started elsewhere, and its host was fenced since.
 pub(super) fn may_be_reassigned(view: &ClusterView, vm: &VmView) -> bool {
     let Some(placement) = &vm.placement else { return false };
-    let is_leased = vm.current_status().is_some_and(|status| status.value.leased);
-    is_leased && !runs_nowhere(vm) && is_fenced(view, placement.value.host)
+    vm.is_leased() && !runs_nowhere(vm) && is_fenced(view, placement.value.host)
 }

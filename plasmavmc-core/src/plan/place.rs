@@ -105,10 +105,7 @@ impl<'a> Planning<'a> {
             .filter_map(|(id, vm)| Some((*id, vm, living(vm)?)))
             .filter(|(_, vm, record)| passes(vm, &record.value))
             .collect();
-        vms.sort_by_key(|(id, _, record)| {
-            let record = &record.value;
-            (u8::MAX - record.spec().priority, record.created_at_ms(), *id)
-        });
+        vms.sort_by_key(|(_, _, record)| boot::order(&record.value));
         vms
     }
 

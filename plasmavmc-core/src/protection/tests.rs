@@ -77,3 +77,13 @@ fn what_would_fit_nowhere_after_a_loss_is_told_for_each_host() {
     check(&stays, &[(2, &[3])]);
     check(&stays.with_vm_of(3, of_memory(100)), &[]);
 }
+
+#[test]
+fn of_a_lease_is_left_what_was_not_silent() {
+    let left = |cluster: &Cluster| lease_left_ms(&cluster.view, &cluster.heard, host_id(1));
+    assert_eq!(left(&Cluster::of_hosts(2).silent(1, 600)), 3400);
+    assert_eq!(left(&Cluster::of_hosts(2).silent(1, 4001)), 0);
+    let mut unheard = Cluster::of_hosts(2);
+    unheard.heard.ago_ms.clear();
+    assert_eq!(left(&unheard), 0);
+}

@@ -102,13 +102,10 @@ fn of_view(view: &ClusterView, heard: &Heard) -> ClusterStatus {
 fn protect(status: &mut ClusterStatus, view: &ClusterView, heard: &Heard, voters: usize) {
     status.freeze_after_ms = view.timings.freeze_after_ms;
     status.failover_after_ms = view.timings.failover_after_ms;
-    let leases = protection::leased(view).into_iter().map(|(host, vms)| {
-        let ago_ms = heard.ago_ms.get(&host).copied();
-        HostLease {
-            host: view.host_name(host),
-            leased_vms: number(vms.len()),
-            left_ms: ago_ms.map_or(0, |ago_ms| view.timings.freeze_after_ms.saturating_sub(ago_ms)),
-        }
+    let leases = protection::leased(view).into_iter().map(|(host, vms)| HostLease {
+        host: view.host_name(host),
+        leased_vms: number(vms.len()),
+        left_ms: protection::lease_left_ms(view, heard, host),
     });
     status.leases = leases.collect();
     let unprotected = protection::unprotected(view, voters)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use plasmavmc_proto::api::{Dependency, DependencyReached, Vm, vm::State};
-use plasmavmc_tests::cluster::ha::{Sampler, leader, leased_on, movable, running_leased, until_elsewhere};
+use plasmavmc_tests::cluster::ha::{Sampler, leader, leased_on, movable, running_leased, state_of, until_elsewhere};
 use plasmavmc_tests::cluster::{HostedCluster, measured, until};
 
 use crate::SOON;
@@ -254,13 +254,4 @@ fn a_cut_that_is_shorter_than_the_failover_costs_a_pause_only() {
         ensure!(seen.pid == vm.pid && seen.incarnation == vm.incarnation, "{seen:?}");
         Ok(())
     });
-}
-
-/// As the kernel says: `T` is stopped.
-fn state_of(pid: u32) -> char {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat
-        .rsplit_once(')')
-        .and_then(|(_, rest)| rest.trim_start().chars().next());
-    state.unwrap_or('-')
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use plasmavmc_proto::api::{Vm, vm::State};
 use plasmavmc_tests::cluster::ha::guests::{counting, read, until_counted};
-use plasmavmc_tests::cluster::ha::{Entry, Reader, Sampler, leader, leased_on, until_elsewhere};
+use plasmavmc_tests::cluster::ha::{Entry, Reader, Sampler, leader, leased_on, signal, until_elsewhere};
 use plasmavmc_tests::cluster::{HostedCluster, measured, until};
 use plasmavmc_tests::hosts::DiskPlan;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::BOOT;
 
@@ -49,12 +49,8 @@ async fn went_on_once(reader: &Reader, before: &Entry, boots: usize) -> Result<(
     Ok(())
 }
 
-fn signal(pids: &[u32], signal: Signal) -> Result<()> {
-    for pid in pids {
-        let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw).context("a pid")?;
-        kill_process(pid, signal)?;
-    }
-    Ok(())
+fn signal_all(pids: &[u32], with: Signal) -> Result<()> {
+    pids.iter().try_for_each(|pid| signal(*pid, with))
 }
 
 #[test]
@@ -97,7 +93,7 @@ fn when_server_and_guard_stand_still_the_image_locks_hold() {
         let mut still = cluster.programs_of(victim, "plasmavmc-server");
         still.extend(cluster.programs_of(victim, "plasmavmc-guard"));
         ensure!(still.len() >= 2 && old.len() == 1, "{still:?} {old:?}");
-        signal(&still, Signal::STOP)?;
+        signal_all(&still, Signal::STOP)?;
         let stopped = Instant::now();
         let client = cluster.client(leads)?;
         let waiting = client
@@ -121,7 +117,7 @@ fn when_server_and_guard_stand_still_the_image_locks_hold() {
         ensure!(ledger.faults.is_empty() && ledger.boots.len() == 1, "{ledger:?}");
         // They go on, see the higher claim, and end what they should have stopped: the lock is free.
         let healed = Instant::now();
-        signal(&still, Signal::CONT)?;
+        signal_all(&still, Signal::CONT)?;
         let moved = client.until_state(&vm.id, State::Running, ELSEWHERE_WITHIN).await?;
         measured("it runs elsewhere once its guard goes on", healed);
         ensure!(moved.host == waiting.host, "{moved:?}");
@@ -137,7 +133,7 @@ fn a_host_that_lost_the_pool_gives_its_vm_to_one_that_has_it() {
         let (vm, reader, first) = counting_on(&cluster, victim, "counter").await?;
         cluster.take_pool(victim)?;
         let lost = Instant::now();
-        signal(&cluster.qemus(victim), Signal::KILL)?;
+        signal_all(&cluster.qemus(victim), Signal::KILL)?;
         let moved = until_elsewhere(&cluster, leads, &vm, BOOT).await?;
         measured("a VM whose host lost its pool runs elsewhere", lost);
         ensure!(moved.incarnation > vm.incarnation, "{moved:?}");

@@ -16,7 +16,8 @@ use anyhow::{Result, ensure};
 use plasmavmc_proto::api::{CreateVmRequest, HaPolicy, Vm, vm};
 
 pub use ledger::{Entry, Ledger, Reader};
-pub use sampler::{Double, Sampler};
+pub use sampler::{Double, Sampler, state_of};
+pub use strikes::signal;
 
 use super::{Client, HostedCluster, bare, until};
 

@@ -99,7 +99,7 @@ fn watch(shared: &Shared, below: &std::path::Path) {
         for (pid, vm) in look(&mut known, below) {
             if executes(pid) {
                 executing.entry(vm).or_default().push(pid);
-            } else if is_stopped(pid) {
+            } else if state_of(pid) == 'T' {
                 shared.stopped.lock().insert(pid);
             }
         }
@@ -170,14 +170,13 @@ fn executes(pid: u32) -> bool {
     !is_still && !is_killed && !is_ending(pid)
 }
 
-/// As the kernel says: `T`.
-fn is_stopped(pid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mut lines = status.lines();
-    lines.any(|line| {
-        line.strip_prefix("State:")
-            .is_some_and(|state| state.trim_start().starts_with('T'))
-    })
+/// As the kernel says: `T` is stopped. `-`: it is gone.
+pub fn state_of(pid: u32) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.trim_start().chars().next());
+    state.unwrap_or('-')
 }
 
 /// Whether the kernel is already taking it down.

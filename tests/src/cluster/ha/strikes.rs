@@ -208,7 +208,7 @@ impl Striker<'_> {
 }
 
 /// To a process of the lab, found in it a moment ago. One that has just ended needs no signal.
-fn signal(pid: u32, signal: Signal) -> Result<()> {
+pub fn signal(pid: u32, signal: Signal) -> Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a pid")?;
     match kill_process(pid, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
