@@ -106,14 +106,14 @@ async fn watch(context: &Context, last: &mut Operation, line: &mut StepLine) -> 
 }
 
 /// On a terminal a line that changes; else a line for every step.
-struct StepLine {
+pub struct StepLine {
     spinner: Option<ProgressBar>,
     speaks: bool,
     shown: String,
 }
 
 impl StepLine {
-    fn new(screen: &Screen) -> Self {
+    pub fn new(screen: &Screen) -> Self {
         let speaks = !screen.quiet && screen.form == Form::Table;
         let spinner = (speaks && screen.is_live).then(|| {
             let spinner = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -132,13 +132,19 @@ impl StepLine {
     }
 
     fn show(&mut self, operation: &Operation) {
-        let text = step_text(operation);
+        // How it ended is told by who waited.
+        if self.spinner.is_some() || !has_ended(operation) {
+            self.say(step_text(operation));
+        }
+    }
+
+    /// Says it, unless it was said already.
+    pub fn say(&mut self, text: String) {
         if !self.speaks || text == self.shown {
             return;
         }
         match &self.spinner {
             Some(spinner) => spinner.set_message(text.clone()),
-            None if has_ended(operation) => {}
             None => {
                 let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{text}\n").as_bytes());
             }

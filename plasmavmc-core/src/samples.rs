@@ -1,10 +1,10 @@
 //! A small cluster for tests: hosts of 8 processors and 8192 MB, VMs of 1 and 1024.
 
 use plasmavmc_types::{
-    Address, AgentHealth, AttemptId, Beat, BeatFields, BeatSequence, BootId, Capacity, Epoch, HostFacts, HostId,
-    HostMode, HostName, HostRecord, Incarnation, InstanceNonce, ObservedState, Operation, OperationId, OperationKind,
-    OperationState, Placement, PowerWanted, QemuProcess, Session, SessionState, Usage, VmId, VmName, VmNumber,
-    VmRecord, VmSpec, VmSpecFields, VmStatus, VmStatusFields,
+    Address, AgentHealth, AttemptId, Beat, BeatFields, BeatSequence, BootId, Capacity, Departure, Epoch, HostFacts,
+    HostId, HostMode, HostName, HostRecord, Incarnation, InstanceNonce, Leaving, ObservedState, Operation, OperationId,
+    OperationKind, OperationState, Placement, PowerWanted, QemuProcess, Session, SessionState, Usage, VmId, VmName,
+    VmNumber, VmRecord, VmSpec, VmSpecFields, VmStatus, VmStatusFields,
 };
 
 use crate::view::{ClusterView, Heard, Stored};
@@ -96,6 +96,35 @@ impl Cluster {
         let record = &mut self.view.hosts.get_mut(&host_id(host)).unwrap().record;
         let changed = record.as_ref().unwrap().value.with_mode(mode);
         *record = Some(Stored::new(changed, revision));
+        self
+    }
+
+    /// It is about to be switched off.
+    pub fn departing(mut self, host: u32, leaving: Leaving, until_ms: u64) -> Self {
+        let revision = self.revision();
+        let known = self.view.hosts.get_mut(&host_id(host)).unwrap();
+        let departure = Departure {
+            instance: known.session.as_ref().unwrap().value.instance,
+            leaving,
+            until_ms,
+        };
+        let changed = known.record.take().unwrap().value.with_departure(Some(departure));
+        known.record = Some(Stored::new(changed, revision));
+        self
+    }
+
+    /// It booted again, and opened its next session.
+    pub fn booted(mut self, host: u32) -> Self {
+        let revision = self.revision();
+        let session = &mut self.view.hosts.get_mut(&host_id(host)).unwrap().session;
+        let before = session.take().unwrap().value;
+        let next = Session {
+            epoch: before.epoch.next().unwrap(),
+            instance: uuid_text(7, host).parse::<InstanceNonce>().unwrap(),
+            boot_id: uuid_text(8, host).parse::<BootId>().unwrap(),
+            state: SessionState::Open,
+        };
+        *session = Some(Stored::new(next, revision));
         self
     }
 

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use plasmavmc_types::{
-    Beat, Decision, HostId, HostRecord, Incarnation, Operation, OperationId, Placement, Session, Timings, VmId, VmName,
-    VmNumber, VmRecord, VmRef, VmStatus,
+    Beat, Decision, Departure, HostId, HostRecord, Incarnation, Operation, OperationId, Placement, Session, Timings,
+    VmId, VmName, VmNumber, VmRecord, VmRef, VmStatus,
 };
 
 /// A value with the revision of its last change.
@@ -67,6 +67,13 @@ impl HostView {
     /// Whether it votes and runs no VMs.
     pub fn is_witness(&self) -> bool {
         self.record.as_ref().is_some_and(|record| record.value.is_witness())
+    }
+
+    /// The departure that it is on: asked for in the life that its session is of, whether that is still open or not.
+    pub fn departure(&self) -> Option<&Departure> {
+        let departure = self.record.as_ref()?.value.departure()?;
+        let session = self.session.as_ref()?;
+        (session.value.instance == departure.instance).then_some(departure)
     }
 }
 

@@ -64,6 +64,8 @@ const WITNESS: &str = "it is a witness: it votes, and runs no VMs";
 pub struct VisibleHost {
     pub state: HostState,
     pub mode: HostMode,
+    /// It is about to be switched off, or was, as its operator said.
+    pub departs: bool,
     /// Why it is in this state, where there is something to say; else empty.
     pub reason: String,
     pub last_heard_ms: Option<u64>,
@@ -119,8 +121,17 @@ pub fn host(view: &ClusterView, heard: &Heard, id: HostId) -> VisibleHost {
     VisibleHost {
         state,
         mode,
+        departs: known.is_some_and(|host| host.departure().is_some()),
         reason,
         last_heard_ms,
+    }
+}
+
+impl VisibleHost {
+    /// Whether it is away on purpose: nobody is alarmed.
+    pub fn is_away(&self) -> bool {
+        let is_absent = matches!(self.state, HostState::Silent | HostState::Fenced);
+        is_absent && (self.departs || self.mode == HostMode::Maintenance)
     }
 }
 

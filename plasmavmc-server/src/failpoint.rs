@@ -50,6 +50,7 @@ steps! {
     LAUNCH = "launch": "A QEMU is started.";
     CONT = "cont": "A guest is let loose.";
     STOP = "stop": "A guest is asked to power off, and its QEMU ended.";
+    LEAVE = "leave": "A guest is asked to power off, since its host is about to be switched off.";
     REBOOT = "reboot": "A guest is asked to power off, and started anew.";
     RESET = "reset": "The reset button is pressed.";
     PAUSE = "pause": "A guest is held.";

@@ -23,6 +23,7 @@ mod clock;
 pub mod cluster;
 pub mod config;
 pub mod control;
+pub mod ending;
 pub mod failpoint;
 pub mod program;
 mod recover;

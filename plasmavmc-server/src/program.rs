@@ -36,6 +36,7 @@ pub fn main() -> ExitCode {
     log_to_stderr(&config.log);
     let outcome = match &flags.command {
         Some(Command::Recover(how)) => recover(&config, how),
+        Some(Command::EndVms) => end_vms(&config),
         None => run(config),
     };
     match outcome {
@@ -70,6 +71,18 @@ fn recover(config: &Config, how: &RecoverFlags) -> anyhow::Result<()> {
     let outcome = runtime.block_on(crate::recover::recover(config, how));
     runtime.shutdown_timeout(LEAVE_WITHIN);
     Ok(outcome?)
+}
+
+fn end_vms(config: &Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("threads cannot be started")?;
+    match runtime.block_on(crate::ending::end_vms(&config.folders.guard))? {
+        0 => tracing::info!("no QEMU was left"),
+        ended => tracing::warn!("killed what had not powered off: {ended}"),
+    }
+    Ok(())
 }
 
 fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()> + Send> {

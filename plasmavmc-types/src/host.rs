@@ -23,6 +23,27 @@ pub enum HostMode {
     Maintenance,
 }
 
+/// What becomes of the VMs of a host that is about to be switched off, once their guests have powered off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leaving {
+    /// They start on other hosts, where they fit. The others wait for this one.
+    Move,
+    /// All of them wait for this host.
+    Stay,
+}
+
+/// That a host is about to be switched off or rebooted: its VMs power off and stay wanted on. It is over with the
+/// life of the host that it names, so that one which comes back is a host like any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Departure {
+    pub instance: InstanceNonce,
+    pub leaving: Leaving,
+    /// By the wall clock: what runs then has its plug pulled.
+    pub until_ms: u64,
+}
+
 /// A host of the cluster. Written by operators and by the controller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "StoredHost", into = "StoredHost")]
@@ -39,6 +60,8 @@ struct StoredHost {
     cluster_address: Option<Address>,
     #[serde(default)]
     witness: bool,
+    #[serde(default)]
+    departure: Option<Departure>,
 }
 
 impl HostRecord {
@@ -50,6 +73,7 @@ impl HostRecord {
             mode: HostMode::Active,
             cluster_address: None,
             witness: false,
+            departure: None,
         }
         .try_into()
     }
@@ -73,6 +97,17 @@ impl HostRecord {
     #[must_use]
     pub fn with_witness(mut self, witness: bool) -> Self {
         self.0.witness = witness;
+        self
+    }
+
+    /// The departure that was asked for last. Whether it still counts is for who knows the host's session.
+    pub fn departure(&self) -> Option<&Departure> {
+        self.0.departure.as_ref()
+    }
+
+    #[must_use]
+    pub fn with_departure(mut self, departure: Option<Departure>) -> Self {
+        self.0.departure = departure;
         self
     }
 

@@ -25,7 +25,8 @@ mod vm;
 
 pub use address::Address;
 pub use host::{
-    Beat, BeatFields, BeatSequence, Capacity, HostFacts, HostMode, HostRecord, Session, SessionState, Usage,
+    Beat, BeatFields, BeatSequence, Capacity, Departure, HostFacts, HostMode, HostRecord, Leaving, Session,
+    SessionState, Usage,
 };
 pub use ids::{AttemptId, BootId, Epoch, Generation, HostId, Incarnation, InstanceNonce, OperationId, VmId, VmNumber};
 pub use invalid::{Checks, Invalid, Problem};

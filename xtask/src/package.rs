@@ -65,6 +65,10 @@ fn lay_out(checkout: &Checkout, profile: Profile, files: &Path) -> Result<()> {
             "systemd/plasmavmc-server.service",
             "lib/systemd/system/plasmavmc-server.service",
         ),
+        (
+            "systemd/plasmavmc-guests.service",
+            "lib/systemd/system/plasmavmc-guests.service",
+        ),
         ("server.toml", "etc/plasmavmc/server.toml"),
         ("default", "etc/default/plasmavmc-server"),
     ] {
@@ -238,6 +242,32 @@ mod tests {
             for forbidden in ["kill -9", "kill -KILL", "/var/lib/plasmavmc", "/run/plasmavmc", "qemu"] {
                 assert!(!calls.contains(forbidden), "{script} {arguments:?} does this: {calls}");
             }
+            let stops = |call: &str| call.contains("plasmavmc-guests") && call.contains("stop");
+            assert!(
+                !calls.lines().any(stops),
+                "{script} {arguments:?} empties the host: {calls}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_guests_leave_before_the_server_and_the_network_go() {
+        let unit = std::fs::read_to_string(packaging().join("systemd/plasmavmc-guests.service")).unwrap();
+        for needed in [
+            "After=plasmavmc-server.service network-online.target remote-fs.target",
+            "Type=oneshot",
+            "RemainAfterExit=yes",
+            "ExecStop=/usr/bin/plasmavmc host prepare-shutdown --this-host --within 90s",
+            "ExecStopPost=/usr/bin/plasmavmc-server end-vms",
+        ] {
+            assert!(unit.lines().any(|line| line == needed), "{needed} is missing");
+        }
+        // It goes with the server only where the system goes down.
+        for wrong in ["BindsTo=", "PartOf=", "Requires="] {
+            assert!(
+                !unit.contains(wrong),
+                "{wrong} would empty a host at a restart of its server"
+            );
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::words::parse_duration;
 
@@ -32,13 +32,47 @@ pub enum HostCommand {
         #[arg(long)]
         maintenance: bool,
     },
-    /// Place VMs here again
+    /// Empty a host that is about to be switched off or rebooted, and wait until it may go
+    ///
+    /// Its VMs power off, after their agents have answered, and stay wanted on: they start on other hosts where they fit,
+    /// and the others when this one is back. What has not powered off in time has its plug pulled. The machine itself is
+    /// not switched off. All of it is over when the host has booted again, or with `plasmavmc host activate`.
+    ///
+    /// The unit plasmavmc-guests runs this at every shutdown of a host.
+    #[command(
+        after_help = "Examples:\n  plasmavmc host prepare-shutdown h1\n  plasmavmc host prepare-shutdown h1 --vms stay --within 5min\n  plasmavmc host prepare-shutdown --this-host"
+    )]
+    PrepareShutdown {
+        /// By id or name
+        #[arg(value_parser = parse_host, required_unless_present = "this_host", conflicts_with = "this_host")]
+        host: Option<String>,
+        /// The host of the server that is asked
+        #[arg(long)]
+        this_host: bool,
+        /// Whether its VMs start on other hosts, or wait for this one
+        #[arg(long, value_enum, default_value = "move", env = "PLASMAVMC_ON_SHUTDOWN")]
+        vms: LeavingVms,
+        /// How long guests may take to power off
+        #[arg(long, default_value = "90s", value_parser = parse_duration)]
+        within: Duration,
+        /// Do not wait until no VM is left
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Place VMs here again, also when its shutdown was prepared
     #[command(after_help = "Example:\n  plasmavmc host activate h1")]
     Activate {
         /// By id or name
         #[arg(value_parser = parse_host)]
         host: String,
     },
+}
+
+/// What becomes of the VMs of a host that is shut down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LeavingVms {
+    Move,
+    Stay,
 }
 
 #[derive(Debug, Subcommand)]

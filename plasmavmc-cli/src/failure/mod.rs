@@ -86,6 +86,13 @@ pub enum Failure {
         operation: Box<Operation>,
         waited: Duration,
     },
+    /// VMs did not leave a host in time.
+    #[error("host {host} still has {} after {}: {}", text::vms(vms.len()), text::round(*waited), vms.join(", "))]
+    StillThere {
+        host: String,
+        vms: Vec<String>,
+        waited: Duration,
+    },
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted { operation: Option<Box<Operation>> },
@@ -115,7 +122,7 @@ impl Failure {
             Failure::Answered { answer, .. } => exit_of(answer.code),
             Failure::Nobody { tried, .. } => exit_of_tried(tried),
             Failure::Operation { operation } => exit_of(text::code_of(operation)),
-            Failure::StillRunning { .. } => Exit::TimedOut,
+            Failure::StillRunning { .. } | Failure::StillThere { .. } => Exit::TimedOut,
             Failure::Interrupted { .. } => Exit::Interrupted,
             Failure::BrokeOff { .. } => Exit::Unavailable,
             // Somebody closed our standard output, as `| head` does: nothing is wrong.

@@ -97,6 +97,10 @@ impl Failure {
                 format!("it goes on; wait for it: plasmavmc op wait {}", operation.id),
                 format!("or give it up: plasmavmc op cancel {}", operation.id),
             ],
+            Failure::StillThere { host, .. } => vec![
+                format!("see what keeps them: plasmavmc vm list --host {host}"),
+                format!("or leave the host as it is: plasmavmc host activate {host}"),
+            ],
             Failure::Interrupted {
                 operation: Some(operation),
             } => vec![
@@ -200,6 +204,13 @@ pub(super) fn end_of(operation: &Operation) -> String {
 }
 
 /// Milliseconds below a second, whole seconds above.
+pub(super) fn vms(count: usize) -> String {
+    match count {
+        1 => "a VM".to_owned(),
+        _ => format!("{count} VMs"),
+    }
+}
+
 pub(super) fn round(duration: Duration) -> String {
     let rounded = if duration < Duration::from_secs(1) {
         Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))

@@ -12,9 +12,9 @@ use plasmavmc_proto::api::{
     CreateTokenResponse, CreateVmRequest, DeleteVmRequest, DrainHostRequest, Event, ExplainVmRequest,
     ExplainVmResponse, GetHostRequest, GetOperationRequest, GetVmRequest, Host, InitRequest, JoinRequest,
     ListHostsRequest, ListHostsResponse, ListOperationsRequest, ListOperationsResponse, ListVmsRequest,
-    ListVmsResponse, Operation, PauseVmRequest, RebootVmRequest, RemoveHostRequest, ResetVmRequest, RestartVmRequest,
-    ResumeVmRequest, StartVmRequest, StopVmRequest, UpdateVmRequest, Vm, WatchEventsRequest, WatchVmsRequest,
-    WatchVmsResponse,
+    ListVmsResponse, Operation, PauseVmRequest, PrepareHostShutdownRequest, RebootVmRequest, RemoveHostRequest,
+    ResetVmRequest, RestartVmRequest, ResumeVmRequest, StartVmRequest, StopVmRequest, UpdateVmRequest, Vm,
+    WatchEventsRequest, WatchVmsRequest, WatchVmsResponse,
 };
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
@@ -93,6 +93,8 @@ asks! {
     // What is drained stays drained, however often it is said.
     DrainHostRequest => Host, HostServiceClient::drain_host;
     ActivateHostRequest => Host, HostServiceClient::activate_host;
+    // Said again, its time begins again.
+    PrepareHostShutdownRequest => Host, HostServiceClient::prepare_host_shutdown;
     ClusterStatusRequest => ClusterStatus, ClusterServiceClient::status;
     // These two go to one server only: see `Reach::only_server`.
     InitRequest => ClusterStatus, ClusterServiceClient::init;

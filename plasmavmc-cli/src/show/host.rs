@@ -24,6 +24,7 @@ fn mode_text(host: &Host) -> (&'static str, Tone) {
         host::Mode::Active => ("active", Tone::Plain),
         host::Mode::Draining => ("draining", Tone::Warning),
         host::Mode::Maintenance => ("maintenance", Tone::Warning),
+        host::Mode::ShuttingDown => ("shutting down", Tone::Warning),
     }
 }
 

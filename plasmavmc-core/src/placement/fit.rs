@@ -37,14 +37,14 @@ impl<'a> Seat<'a> {
             // A witness is nobody to ask further.
             record: record.filter(|record| !record.is_witness()),
             beat: known.beat.as_ref().map(|beat| &beat.value),
-            closed: closed(view, heard, id, record),
+            closed: closed(view, heard, id, known),
             is_doubtful: heard.is_doubtful(id, &view.timings),
         }
     }
 }
 
-fn closed(view: &ClusterView, heard: &Heard, id: HostId, record: Option<&HostRecord>) -> Vec<String> {
-    let Some(record) = record else {
+fn closed(view: &ClusterView, heard: &Heard, id: HostId, known: &HostView) -> Vec<String> {
+    let Some(record) = known.record.as_ref().map(|record| &record.value) else {
         return vec!["it was removed from the cluster".to_owned()];
     };
     let shown = host(view, heard, id);
@@ -57,7 +57,8 @@ fn closed(view: &ClusterView, heard: &Heard, id: HostId, record: Option<&HostRec
         HostMode::Maintenance => Some("it is in maintenance".to_owned()),
     };
     let absent = (shown.state != HostState::Alive).then_some(shown.reason);
-    mode.into_iter().chain(absent).collect()
+    let departs = known.departure().map(|_| "it is being shut down".to_owned());
+    mode.into_iter().chain(departs).chain(absent).collect()
 }
 
 /// What a host has against a VM.

@@ -6,7 +6,7 @@
 //!
 //! What a host gave up is tried on another one, a few times: the host may be what is wrong with it.
 
-use plasmavmc_types::{HaPolicy, HostMode, ObservedState, RestartPolicy, VmId, VmRecord};
+use plasmavmc_types::{HaPolicy, HostMode, Leaving, ObservedState, RestartPolicy, VmId, VmRecord};
 
 use super::finish::is_about;
 use super::place::{Choice, Going, Search};
@@ -63,8 +63,13 @@ impl Planning<'_> {
         }
         let owner = placement.value.host;
         let name = self.view.host_name(owner);
-        let record = self.view.hosts.get(&owner).and_then(|host| host.record.as_ref());
-        match record.map(|record| record.value.mode()) {
+        let known = self.view.hosts.get(&owner)?;
+        match known.departure().map(|departure| departure.leaving) {
+            Some(Leaving::Stay) => return None,
+            Some(Leaving::Move) => return starts.then(|| format!("host {name} is being shut down")),
+            None => {}
+        }
+        match known.record.as_ref().map(|record| record.value.mode()) {
             Some(HostMode::Draining) => Some(format!("host {name} is being drained")),
             Some(HostMode::Maintenance) => Some(format!("host {name} is in maintenance")),
             Some(HostMode::Active) if starts => {

@@ -38,6 +38,13 @@ pub enum AgentAction {
     Kill { vm: VmId, attempt: AttemptId, why: KillWhy },
     /// Carry out an order at a machine that runs. It ends with an outcome, or with the process gone.
     Order(Box<Ordered>),
+    /// Ask the guest to power off, as a graceful stop does, since this host is about to be switched off. It stays wanted
+    /// on. What does not work is tried again; at `until_ms`, by the wall clock, it is killed.
+    Leave {
+        vm: VmId,
+        attempt: AttemptId,
+        until_ms: u64,
+    },
     /// Let go of a machine that is gone, and clear away what is left of it: all that it told has been written.
     Clear { vm: VmId, attempt: AttemptId },
     /// Look again at this time, if nothing happens before.
@@ -54,6 +61,7 @@ impl AgentAction {
             | AgentAction::Freeze { vm, .. }
             | AgentAction::Thaw { vm, .. }
             | AgentAction::Kill { vm, .. }
+            | AgentAction::Leave { vm, .. }
             | AgentAction::Clear { vm, .. }
             | AgentAction::Retry { vm, .. } => *vm,
         }
@@ -92,8 +100,10 @@ pub enum KillWhy {
     Deleted,
     /// A client said so.
     Ordered(OperationId),
-    /// It is wanted off, and its guest has never executed.
+    /// It is wanted off, or its host is about to be switched off, and its guest has never executed.
     NotWanted,
+    /// This host is about to be switched off, and its guest cannot power off, or has not in time.
+    HostDeparts,
 }
 
 /// An order at a machine.

@@ -120,6 +120,11 @@ impl<'a> Placed<'a> {
         !record.is_deleted() && record.power() == PowerWanted::On
     }
 
+    /// Whether it is to run on this host now: not while that is about to be switched off.
+    pub fn is_wanted_here(&self) -> bool {
+        self.is_wanted_on() && self.case.here.departs.is_none()
+    }
+
     pub fn generation(&self) -> Generation {
         self.record.value.generation()
     }

@@ -21,7 +21,7 @@ pub(super) fn ended(placed: &Placed<'_>, how: Ended, last_words: &str) -> Option
     let is_stopped_to_start = mark::has(status, mark::GOING_DOWN)
         || mark::has(status, mark::REBOOTING)
         || (mark::has(status, mark::RESTARTING) && placed.new_start().is_some());
-    if !placed.is_wanted_on() || is_stopped_to_start {
+    if !placed.is_wanted_here() || is_stopped_to_start {
         return stopped(placed, Some(how.exit()));
     }
     if !matches!(how, Ended::GuestPoweredOff | Ended::Stopped) {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use plasmavmc_types::{
-    AgentHealth, AttemptId, Condition, Epoch, Exit, HostId, HostMode, Operation, OperationError, OperationId,
-    PauseCause, QemuProcess, QemuRunState, VmId,
+    AgentHealth, AttemptId, Condition, Departure, Epoch, Exit, HostId, HostMode, Operation, OperationError,
+    OperationId, PauseCause, QemuProcess, QemuRunState, VmId,
 };
 
 use crate::boot;
@@ -97,6 +97,8 @@ pub enum Doing {
     Launch,
     Cont,
     Order(OperationId),
+    /// Its guest powers off, since this host is about to be switched off.
+    Leave,
     Kill,
     Clear,
 }
@@ -221,6 +223,9 @@ pub struct Here {
     /// Whether VMs that are stopped may be started here: not while the host is drained, since they are about to be
     /// moved.
     pub takes_starts: bool,
+    /// It is about to be switched off: nothing is started, and what runs powers off, to be started by whoever has it
+    /// next.
+    pub departs: Option<Departure>,
     /// Everything up to here is in it.
     pub revision: u64,
     /// The wall clock.
@@ -297,6 +302,7 @@ impl Here {
             session,
             lease,
             takes_starts: record.is_some_and(|record| record.value.mode() == HostMode::Active),
+            departs: stored.and_then(|host| host.departure()).copied(),
             revision: view.revision,
             now_ms,
             vms,

@@ -1,10 +1,11 @@
-//! When a machine is killed: on proof that its VM is no longer its own, on a tombstone, or on order.
+//! When a machine is killed: on proof that its VM is no longer its own, on a tombstone, on order, or because its host is
+//! about to be switched off and it could not power off in time.
 
 use plasmavmc_types::{OperationKind, PowerWanted};
 
 use super::case::{Case, Placed};
 use super::here::{Machine, Observed};
-use super::{AgentAction, KillWhy, mark};
+use super::{AgentAction, KillWhy, leave, mark};
 
 pub(super) fn needed(case: &Case<'_>) -> Option<AgentAction> {
     let machine = case.living()?;
@@ -65,5 +66,8 @@ fn ordered(placed: &Placed<'_>, machine: &Machine) -> Option<KillWhy> {
         return Some(KillWhy::Ordered(order.value.id));
     }
     let is_fresh = machine.observed == Observed::Prepared && placed.case.local.doing.is_none();
-    (is_fresh && placed.record.value.power() == PowerWanted::Off).then_some(KillWhy::NotWanted)
+    if is_fresh && !placed.is_wanted_here() {
+        return Some(KillWhy::NotWanted);
+    }
+    leave::is_over(placed, machine).then_some(KillWhy::HostDeparts)
 }

@@ -7,6 +7,8 @@
 //!                                                                 |
 //!  placed elsewhere, tombstone, higher claim -------------------> Kill (with the proof)
 //!
+//!  host about to be switched off: Leave -> gone -> Report stopped, still wanted on; what stays too long -> Kill
+//!
 //!  leased: lease nearly over -> Freeze ... contact again, and nobody else has it -> Thaw
 //! ```
 //! Level-triggered: the whole situation goes in, the next step of each VM comes out, and the same situation
@@ -22,6 +24,7 @@ mod ends;
 mod freeze;
 mod here;
 mod kill;
+mod leave;
 mod mark;
 mod orders;
 mod report;
@@ -79,7 +82,9 @@ fn next_step(case: &Case<'_>) -> Option<AgentAction> {
         return Some(clear);
     }
     let placed = case.placed_here()?;
-    start::act(&placed).or_else(|| orders::act(&placed))
+    start::act(&placed)
+        .or_else(|| orders::act(&placed))
+        .or_else(|| leave::act(&placed))
 }
 
 #[cfg(test)]

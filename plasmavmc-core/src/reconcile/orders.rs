@@ -208,6 +208,10 @@ fn started_anew(placed: &Placed<'_>, operation: &Stored<Operation>, name: &str) 
     let reason = match placed.own_state() {
         VmState::Failed => "it could not be started again: see the VM's reason",
         VmState::Running => return wait_for_agent(placed, operation),
+        VmState::Stopped if placed.case.here.departs.is_some() => {
+            let message = "its host is being shut down; the VM stays wanted on, and starts where it is placed next";
+            return Some(fail(placed, operation, Code::Aborted.error("HOST_DEPARTS", message)));
+        }
         _ => return None,
     };
     Some(fail(

@@ -36,7 +36,10 @@ pub(super) fn write(placed: &Placed<'_>) -> Option<AgentAction> {
     }
     match &status.state {
         ObservedState::Stopped => None,
-        ObservedState::Starting | ObservedState::Failed { .. } if status.process.is_none() => {
+        ObservedState::Starting if status.process.is_none() => {
+            (!placed.is_wanted_here()).then(|| ends::stopped(placed, None))?
+        }
+        ObservedState::Failed { .. } if status.process.is_none() => {
             (!placed.is_wanted_on()).then(|| ends::stopped(placed, None))?
         }
         // The status tells of a process, and there is none.

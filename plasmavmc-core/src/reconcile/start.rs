@@ -39,6 +39,9 @@ pub(super) fn write(placed: &Placed<'_>) -> Option<AgentAction> {
             Some(_) => None,
         };
     }
+    if !placed.is_wanted_here() {
+        return None;
+    }
     let Some(status) = status else {
         return placed_start(placed, Life::default());
     };
@@ -82,7 +85,7 @@ pub(super) fn act(placed: &Placed<'_>) -> Option<AgentAction> {
             vm: placed.case.id,
             attempt: machine.attempt,
         };
-        let is_due = machine.observed == Observed::Prepared && placed.is_wanted_on();
+        let is_due = machine.observed == Observed::Prepared && placed.is_wanted_here();
         return is_due.then(|| if lacks_lease { look_again(placed) } else { cont });
     }
     let local = placed.case.local;
@@ -92,7 +95,7 @@ pub(super) fn act(placed: &Placed<'_>) -> Option<AgentAction> {
         && placed.case.machine().is_none()
         && local.left_alone.is_none()
         && local.doing.is_none()
-        && placed.is_wanted_on()
+        && placed.is_wanted_here()
         && !mark::has(status, mark::CRASHED)
         && !mark::has(status, mark::WAITING);
     is_ready.then(|| match lacks_lease {

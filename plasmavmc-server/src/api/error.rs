@@ -131,6 +131,10 @@ pub enum ClusterError {
     #[error("{host} is a witness: it runs no VMs, so that there is nothing to drain; just stop its server")]
     HostIsWitness { host: String },
     #[error(
+        "host {host} has no open session: there is nothing to prepare. What ran on it is treated as after a failure"
+    )]
+    HostIsNotHere { host: String },
+    #[error(
         "host {host} was lost when the cluster was recovered: see that it runs no VMs, say so with 'plasmavmc cluster \
          remove {host} --dead', and let it join with an empty folder"
     )]
@@ -164,6 +168,7 @@ impl ClusterError {
             ClusterError::WitnessFounds => (Code::FailedPrecondition, "WITNESS_FOUNDS"),
             ClusterError::WitnessWithoutVote { .. } => (Code::FailedPrecondition, "WITNESS_WITHOUT_VOTE"),
             ClusterError::HostIsWitness { .. } => (Code::FailedPrecondition, "HOST_IS_WITNESS"),
+            ClusterError::HostIsNotHere { .. } => (Code::FailedPrecondition, "HOST_IS_NOT_HERE"),
             ClusterError::HostUnconfirmed { .. } => (Code::FailedPrecondition, "HOST_UNCONFIRMED"),
             ClusterError::Membership { .. } => (Code::FailedPrecondition, "MEMBERSHIP"),
         }

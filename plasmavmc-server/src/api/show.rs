@@ -198,6 +198,7 @@ pub fn host(view: &ClusterView, heard: &Heard, id: HostId) -> Option<api::Host> 
         HostState::Witness => api::host::State::Witness,
     };
     let mode = match record.mode() {
+        _ if shown.departs => api::host::Mode::ShuttingDown,
         HostMode::Active => api::host::Mode::Active,
         HostMode::Draining => api::host::Mode::Draining,
         HostMode::Maintenance => api::host::Mode::Maintenance,

@@ -9,7 +9,7 @@ use plasmavmc_core::protection;
 use plasmavmc_core::view::{ClusterView, Heard, HostView};
 use plasmavmc_core::visible::{self, HostState};
 use plasmavmc_proto::api::{ClusterMember, ClusterStatus, HostLease, HostLoss, Unprotected};
-use plasmavmc_types::{HostMode, VmState};
+use plasmavmc_types::VmState;
 
 use super::reach;
 use crate::api::{ApiError, Place};
@@ -78,7 +78,7 @@ fn of_view(view: &ClusterView, heard: &Heard) -> ClusterStatus {
             HostState::Alive => hosts_alive += 1,
             HostState::Witness => {}
             HostState::New => warnings.push(format!("host {name} has not reported for duty yet")),
-            HostState::Silent | HostState::Fenced if shown.mode == HostMode::Maintenance => {}
+            HostState::Silent | HostState::Fenced if shown.is_away() => {}
             HostState::Silent | HostState::Fenced => warnings.push(format!("host {name}: {}", shown.reason)),
         }
         let facts = host.beat.iter().flat_map(|beat| &beat.value.facts.warnings);

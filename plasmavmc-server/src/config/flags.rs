@@ -147,6 +147,9 @@ pub enum Command {
     /// Go on with this one member as a new cluster, when the majority of the old one is lost for good
     #[command(after_help = RECOVER_LESSON)]
     Recover(RecoverFlags),
+    /// Kill every QEMU of this host at once: the last thing before it is switched off
+    #[command(after_help = END_LESSON)]
+    EndVms,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
@@ -158,6 +161,13 @@ pub struct RecoverFlags {
     #[arg(long = "i-accept-that-what-only-the-lost-members-knew-is-lost")]
     pub accept: bool,
 }
+
+const END_LESSON: &str = "\
+The unit plasmavmc-guests does this at every shutdown, after guests were given the time to power off. Let them do so
+first: plasmavmc host prepare-shutdown --this-host. A server that runs here starts again what is wanted, unless that was
+done:
+
+  plasmavmc-server end-vms --dir ~/vms";
 
 const RECOVER_LESSON: &str = "\
 Its server must be stopped. Start it with the addresses it has always had, in server.toml or as flags before the word:

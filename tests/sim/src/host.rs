@@ -131,6 +131,7 @@ pub enum Work {
         attempt: AttemptId,
     },
     Order(Box<plasmavmc_core::reconcile::Ordered>),
+    Leave,
     Clear,
 }
 

@@ -6,12 +6,15 @@ use plasmavmc_core::change::{Change, Part, Put};
 use plasmavmc_core::lifecycle::{admit, admit_delete};
 use plasmavmc_core::reconcile::Ended;
 use plasmavmc_core::visible;
-use plasmavmc_types::{HaPolicy, HostMode, ObservedState, OperationKind, VmId};
+use plasmavmc_types::{Departure, HaPolicy, HostMode, Leaving, ObservedState, OperationKind, VmId};
 
 use crate::host::Run;
 use crate::ids;
 use crate::store::{By, Txn};
 use crate::world::{Event, World};
+
+/// For guests to power off before their host goes.
+const DEPARTS_WITHIN_MS: u64 = 10_000;
 
 /// Something from outside. Hosts by their place in the setup, VMs by their number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub enum Outside {
     Delete(u64, bool),
     Ha(u64, HaPolicy),
     Mode(usize, HostMode),
+    /// A host is about to be switched off.
+    Depart(usize, Leaving),
     GuestDies(u64),
     GuestPowersOff(u64),
     /// QEMU of this VM does not start on this host, or does again.
@@ -160,7 +165,21 @@ impl World {
             Outside::Mode(site, mode) => view.hosts.get(&self.sites[*site].host).and_then(|host| {
                 let record = host.record.as_ref()?;
                 let change = Change::new().expect(Part::HostRecord(record.value.id()), record.revision);
-                Some(change.put(Put::HostRecord(record.value.with_mode(*mode))))
+                let next = record.value.with_mode(*mode).with_departure(None);
+                Some(change.put(Put::HostRecord(next)))
+            }),
+            Outside::Depart(site, leaving) => view.hosts.get(&self.sites[*site].host).and_then(|host| {
+                let (record, session) = (host.record.as_ref()?, host.session.as_ref()?);
+                let id = record.value.id();
+                let change = Change::new().expect(Part::HostRecord(id), record.revision);
+                let departure = Departure {
+                    instance: session.value.instance,
+                    leaving: *leaving,
+                    until_ms: now_ms + DEPARTS_WITHIN_MS,
+                };
+                let next = record.value.clone().with_departure(Some(departure));
+                let change = change.expect(Part::Session(id), session.revision);
+                Some(change.put(Put::HostRecord(next)))
             }),
             Outside::TakeOut(site) => {
                 let host = self.sites[*site].host;

@@ -147,6 +147,30 @@ impl HostedCluster {
         Ok(())
     }
 
+    /// Runs a program on a host until it ends, with what it said.
+    pub async fn runs(
+        &self,
+        host: usize,
+        program: &Path,
+        arguments: &[&str],
+        within: Duration,
+    ) -> Result<(bool, String)> {
+        let program = Program::new(program)
+            .args(arguments)
+            .env("PLASMAVMC_SERVER", self.api(host));
+        let process = self.lab[host].spawn(&program)?;
+        let words = arguments.join(" ");
+        let status = until(&format!("the end of {words:?}"), within, async || {
+            process.exit().ok_or("it runs")
+        })
+        .await?;
+        Ok((status.success(), process.log_tail(40)))
+    }
+
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
     /// Takes the shared pool away from one host: nothing of it is found there any more. What is open stays open.
     pub fn take_pool(&self, host: usize) -> Result<()> {
         Ok(self.lab[host].hide(self.shared_pool()?)?)

@@ -15,7 +15,7 @@ fn on_three_hosts<F: Future<Output = Result<()>>>(test: impl FnOnce(Arc<HostedCl
     on_hosts(3, |cluster, _| test(cluster));
 }
 
-fn on_hosts<F: Future<Output = Result<()>>>(
+pub fn on_hosts<F: Future<Output = Result<()>>>(
     hosts: usize,
     test: impl FnOnce(Arc<HostedCluster>, Arc<Sampler>) -> F + Send,
 ) {

@@ -2,6 +2,7 @@
 
 mod agent_gate;
 mod comeback;
+mod departure;
 mod disk_full;
 mod failover;
 mod failpoints;

@@ -1,11 +1,13 @@
 use plasmavmc_types::{
-    Dependency, DependencyReached, HostMode, Incarnation, ObservedState, OperationKind, OperationState, VmSpecFields,
+    Dependency, DependencyReached, HostMode, Incarnation, Leaving, ObservedState, OperationKind, OperationState,
+    VmSpecFields,
 };
 
 use super::*;
 use crate::change::{Part, Put};
 use crate::samples::{Cluster, NOW_MS, host_id, operation_id, vm_id};
 
+mod departure;
 mod failover;
 mod held;
 mod order;
@@ -158,6 +160,7 @@ fn what_may_run_is_never_moved() {
         let cluster = placed().says_of(1, |fields| (fields.state, fields.process) = (state, process));
         check(&cluster.clone().mode(1, HostMode::Draining), &[]);
         check(&cluster.clone().silent(1, 3_600_000), &[]);
+        check(&cluster.clone().departing(1, Leaving::Move, NOW_MS), &[]);
         check(&cluster.off(1).mode(1, HostMode::Maintenance), &[]);
     }
 }

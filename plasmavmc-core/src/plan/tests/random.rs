@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use plasmavmc_types::Leaving;
 use proptest::prelude::*;
 
 use super::*;
@@ -45,6 +46,10 @@ fn cluster_of(situations: &[Situation], modes: &[u8]) -> Cluster {
         cluster = match mode {
             0 => cluster.mode(host, HostMode::Draining),
             1 => cluster.silent(host, 60_000),
+            2 => cluster.departing(host, Leaving::Move, NOW_MS + 60_000),
+            3 => cluster
+                .departing(host, Leaving::Stay, NOW_MS - 60_000)
+                .silent(host, 60_000),
             _ => cluster,
         };
     }
@@ -102,7 +107,7 @@ fn cluster_of(situations: &[Situation], modes: &[u8]) -> Cluster {
 proptest! {
     #[test]
     fn a_plan_that_was_carried_out_leaves_nothing_to_do(
-        situations in prop::collection::vec(situation(), 0..12), modes in prop::collection::vec(0u8..5, 3),
+        situations in prop::collection::vec(situation(), 0..12), modes in prop::collection::vec(0u8..8, 3),
     ) {
         let cluster = cluster_of(&situations, &modes);
         let actions = plan_of(&cluster);

@@ -1,6 +1,7 @@
 //! One VM on host 1 in a situation, and the step that follows.
 
 mod lease;
+mod leave;
 mod model;
 mod orders;
 mod starting;
@@ -72,8 +73,9 @@ impl Bench {
     }
 
     fn here(&self) -> Here {
+        let stored = &self.cluster.view.hosts[&host_id(1)].session;
         let session = OwnSession {
-            epoch: plasmavmc_types::Epoch::FIRST,
+            epoch: stored.as_ref().unwrap().value.epoch,
             revision: self.cluster.view.revision_of_part(&Part::Session(host_id(1))),
         };
         let session = (!self.is_session_lost).then_some(session);
@@ -198,6 +200,7 @@ fn word(action: Option<&AgentAction>) -> String {
         }
         AgentAction::Launch { .. } => "launch".to_owned(),
         AgentAction::Cont { .. } => "cont".to_owned(),
+        AgentAction::Leave { .. } => "leave".to_owned(),
         AgentAction::Freeze { .. } => "freeze".to_owned(),
         AgentAction::Thaw { .. } => "thaw".to_owned(),
         AgentAction::Kill { why, .. } => match why {
@@ -205,6 +208,7 @@ fn word(action: Option<&AgentAction>) -> String {
             KillWhy::Deleted => "kill deleted".to_owned(),
             KillWhy::Ordered(_) => "kill ordered".to_owned(),
             KillWhy::NotWanted => "kill not wanted".to_owned(),
+            KillWhy::HostDeparts => "kill host departs".to_owned(),
         },
         AgentAction::Order(ordered) => match &ordered.order {
             Order::Stop { gate: Gate::Ask, .. } => "ask and stop".to_owned(),

@@ -15,7 +15,7 @@ mod outside;
 mod site;
 mod world;
 
-use plasmavmc_types::{AgentPolicy, HostMode, OperationKind, RestartPolicy};
+use plasmavmc_types::{AgentPolicy, HostMode, Leaving, OperationKind, RestartPolicy};
 use proptest::prelude::*;
 
 use world::World;
@@ -50,6 +50,8 @@ enum Event {
     /// The server notices that, and opens the next one.
     Open(usize),
     Mode(usize, HostMode),
+    /// A host is about to be switched off; or not any more.
+    Depart(usize, Option<Leaving>),
     /// A client asks for something.
     Call(OperationKind, bool),
     Cancel,
@@ -96,6 +98,8 @@ fn event(is_forced: bool) -> impl Strategy<Value = Event> {
         1 => site().prop_map(Event::Fence),
         4 => site().prop_map(Event::Open),
         3 => (site(), mode).prop_map(|(site, mode)| Event::Mode(site, mode)),
+        3 => (site(), prop::sample::select(vec![None, Some(Leaving::Move), Some(Leaving::Stay)]))
+            .prop_map(|(site, leaving)| Event::Depart(site, leaving)),
         14 => (kind(), any::<bool>()).prop_map(|(kind, force)| Event::Call(kind, force)),
         2 => Just(Event::Cancel),
         10 => Just(Event::Control),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use plasmavmc_core::reconcile::{AgentAction, Doing, Here, HereWrite, Ordered, Why};
+use plasmavmc_core::reconcile::{AgentAction, Doing, Here, HereWrite, Why};
 use plasmavmc_kvm::machine::{Machine, Phase};
 use plasmavmc_types::{AgentHealth, AgentPolicy, AttemptId, Generation, Incarnation, VmId};
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::entry::{Holding, UnderWay, fresh_attempt, size_of};
 use super::observe::{observe, process_of};
 use super::work::{self, Failed, News};
-use super::{Vms, health, orders};
+use super::{Vms, health};
 use crate::chain::chain;
 use crate::clock::wall_ms;
 use crate::failpoint;
@@ -66,6 +66,7 @@ impl Vms {
                 }
             }
             AgentAction::Order(ordered) => self.order(*ordered, here),
+            AgentAction::Leave { vm, attempt, until_ms } => self.leave(vm, attempt, until_ms, here),
             AgentAction::Clear { vm, attempt } => self.clear(vm, attempt),
             AgentAction::Retry { vm, at_ms } => {
                 let left = Duration::from_millis(at_ms.saturating_sub(wall_ms()));
@@ -99,7 +100,7 @@ impl Vms {
         });
     }
 
-    fn machine_of(&self, vm: VmId, attempt: AttemptId) -> Option<Machine> {
+    pub(super) fn machine_of(&self, vm: VmId, attempt: AttemptId) -> Option<Machine> {
         self.entries.get(&vm)?.machine_of(attempt).cloned()
     }
 
@@ -156,25 +157,6 @@ impl Vms {
         self.spawn(async move {
             let result = work::start(workshop, room, (vm, attempt, leased), spec).await;
             News::Launched { vm, number, result }
-        });
-    }
-
-    fn order(&mut self, ordered: Ordered, here: &Here) {
-        let vm = ordered.vm;
-        let Some(machine) = self.machine_of(vm, ordered.attempt) else {
-            return;
-        };
-        let record = here.vms.get(&vm).and_then(|vm| vm.stored.record.as_ref());
-        let hands = orders::Hands {
-            kv: Arc::clone(&self.parts.kv),
-            machine,
-            policy: record.map_or(AgentPolicy::Required, |record| record.value.spec().agent),
-        };
-        let number = self.begin(vm, Doing::Order(ordered.operation));
-        self.entries.entry(vm).or_default().taken = None;
-        self.spawn(async move {
-            let outcome = orders::carry_out(hands, ordered).await;
-            News::Ordered { vm, number, outcome }
         });
     }
 

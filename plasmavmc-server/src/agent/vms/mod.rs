@@ -232,6 +232,13 @@ impl Vms {
             self.waiting.insert(vm);
             self.look_at(vm, now + WAITING_EVERY);
         }
+        // Its plug is pulled then, whatever its guest does.
+        let departs_in = here
+            .departs
+            .map(|departure| departure.until_ms.saturating_sub(here.now_ms));
+        if let Some(left_ms) = departs_in.filter(|left_ms| *left_ms > 0) {
+            self.look_at(vm, now + Duration::from_millis(left_ms));
+        }
         let deadlines = here_vm.operations.iter().map(|operation| operation.value.deadline_ms);
         if let Some(deadline_ms) = deadlines.min() {
             let left = Duration::from_millis(deadline_ms.saturating_sub(here.now_ms));

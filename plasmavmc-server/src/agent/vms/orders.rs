@@ -1,4 +1,4 @@
-//! Orders to machines that run: stop, reboot, reset, pause, resume.
+//! Orders to machines that run: stop, reboot, reset, pause, resume; and to leave a host that is shut down.
 //!
 //! ```text
 //!   stop:  gate (the agent answers now) --> power off is written --> the guest is asked --> gone
@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use chainfire::kv::Kv;
 use plasmavmc_core::code::Code;
-use plasmavmc_core::reconcile::{Gate, Order, Ordered, Outcome};
+use plasmavmc_core::reconcile::{Doing, Gate, Here, Order, Ordered, Outcome};
 use plasmavmc_kvm::machine::{Machine, MachineError, Phase};
-use plasmavmc_types::{AgentPolicy, OperationError};
+use plasmavmc_types::{AgentPolicy, AttemptId, OperationError, VmId};
 use tokio::time::Instant;
 
+use super::Vms;
+use super::work::News;
 use crate::chain::chain;
 use crate::clock::wall_ms;
 use crate::failpoint;
@@ -28,6 +30,45 @@ const AGENT: Duration = Duration::from_secs(3);
 const LEAST: Duration = Duration::from_secs(2);
 /// Between two questions to a guest that may be on its way down.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+impl Vms {
+    pub(super) fn order(&mut self, ordered: Ordered, here: &Here) {
+        let vm = ordered.vm;
+        let Some(machine) = self.machine_of(vm, ordered.attempt) else {
+            return;
+        };
+        let hands = Hands {
+            kv: Arc::clone(&self.parts.kv),
+            machine,
+            policy: agent_policy(vm, here),
+        };
+        let number = self.begin(vm, Doing::Order(ordered.operation));
+        self.entries.entry(vm).or_default().taken = None;
+        self.spawn(async move {
+            let outcome = carry_out(hands, ordered).await;
+            News::Ordered { vm, number, outcome }
+        });
+    }
+
+    pub(super) fn leave(&mut self, vm: VmId, attempt: AttemptId, until_ms: u64, here: &Here) {
+        let Some(machine) = self.machine_of(vm, attempt) else {
+            return;
+        };
+        let policy = agent_policy(vm, here);
+        let number = self.begin(vm, Doing::Leave);
+        let until = Instant::now() + Duration::from_millis(until_ms.saturating_sub(wall_ms()));
+        self.spawn(async move {
+            let result = leave(&machine, policy, until).await;
+            News::Acted { vm, number, result }
+        });
+    }
+}
+
+/// As it is wanted now, which may differ from when the VM was started.
+fn agent_policy(vm: VmId, here: &Here) -> AgentPolicy {
+    let record = here.vms.get(&vm).and_then(|vm| vm.stored.record.as_ref());
+    record.map_or(AgentPolicy::Required, |record| record.value.spec().agent)
+}
 
 /// What an order is carried out with.
 pub struct Hands {
@@ -43,7 +84,7 @@ pub async fn carry_out(hands: Hands, ordered: Ordered) -> Option<Outcome> {
     let until = Instant::now() + left;
     let machine = &hands.machine;
     let result = match ordered.order {
-        Order::Stop { gate, passed } => match pass_gate(&hands, gate).await {
+        Order::Stop { gate, passed } => match pass_gate(machine, hands.policy, gate).await {
             Err(error) => Err(error),
             Ok(()) => {
                 if let Some(change) = passed
@@ -68,11 +109,24 @@ pub async fn carry_out(hands: Hands, ordered: Ordered) -> Option<Outcome> {
     })
 }
 
-async fn pass_gate(hands: &Hands, gate: Gate) -> Result<(), MachineError> {
-    if gate == Gate::Passed || hands.policy != AgentPolicy::Required {
+/// Asks a guest to power off because its host is about to be switched off. Nothing is written: the host's record tells
+/// why it ended.
+pub async fn leave(machine: &Machine, policy: AgentPolicy, until: Instant) -> Result<(), String> {
+    let left = async {
+        pass_gate(machine, policy, Gate::Ask).await?;
+        failpoint::LEAVE.around(stop(machine, Gate::Ask, until)).await
+    };
+    match left.await {
+        Err(_) if machine.state().borrow().phase.is_gone() => Ok(()),
+        left => left.map_err(|error| chain(&error)),
+    }
+}
+
+async fn pass_gate(machine: &Machine, policy: AgentPolicy, gate: Gate) -> Result<(), MachineError> {
+    if gate == Gate::Passed || policy != AgentPolicy::Required {
         return Ok(());
     }
-    let health = hands.machine.agent().health(AGENT).await;
+    let health = machine.agent().health(AGENT).await;
     health.map(drop).map_err(|source| MachineError::AgentSilent {
         action: plasmavmc_kvm::machine::Action::Stop,
         source,

@@ -296,13 +296,20 @@ prop_compose! {
         mode in select(vec![HostMode::Active, HostMode::Draining, HostMode::Maintenance]),
         has_cluster_address in any::<bool>(),
         witness in any::<bool>(),
+        departure in option::of((any_uuid(), any::<bool>(), any::<u64>())),
     ) -> HostRecord {
+        let departure = departure.map(|(instance, stays, until_ms)| Departure {
+            instance: InstanceNonce::from_uuid(instance),
+            leaving: if stays { Leaving::Stay } else { Leaving::Move },
+            until_ms,
+        });
         let address: Address = format!("{name}:{port}").parse().unwrap();
         HostRecord::new(HostId::from_uuid(id), HostName::new(name).unwrap(), vec![address.clone()])
             .unwrap()
             .with_mode(mode)
             .with_cluster_address(has_cluster_address.then_some(address))
             .with_witness(witness)
+            .with_departure(departure)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use plasmavmc_types::{
-    Address, Beat, BeatFields, BeatSequence, BootId, Capacity, Checks, Epoch, HostFacts, HostId, HostMode, HostName,
-    HostRecord, InstanceNonce, Invalid, Session, SessionState, Usage,
+    Address, Beat, BeatFields, BeatSequence, BootId, Capacity, Checks, Departure, Epoch, HostFacts, HostId, HostMode,
+    HostName, HostRecord, InstanceNonce, Invalid, Leaving, Session, SessionState, Usage,
 };
 
 use super::super::{id_bytes, read_enum, read_id};
@@ -25,8 +25,27 @@ impl From<&HostRecord> for store::HostRecord {
             .into(),
             cluster_address: record.cluster_address().map(ToString::to_string).unwrap_or_default(),
             witness: record.is_witness(),
+            departure: record.departure().map(store::Departure::from),
         }
     }
+}
+
+impl From<&Departure> for store::Departure {
+    fn from(departure: &Departure) -> Self {
+        Self {
+            instance: id_bytes(departure.instance.as_uuid()),
+            stay: departure.leaving == Leaving::Stay,
+            until_ms: departure.until_ms,
+        }
+    }
+}
+
+fn read_departure(checks: &mut Checks, message: &store::Departure) -> Option<Departure> {
+    Some(Departure {
+        instance: InstanceNonce::from_uuid(read_id(checks, "departure.instance", &message.instance)?),
+        leaving: if message.stay { Leaving::Stay } else { Leaving::Move },
+        until_ms: message.until_ms,
+    })
 }
 
 impl TryFrom<store::HostRecord> for HostRecord {
@@ -46,12 +65,15 @@ impl TryFrom<store::HostRecord> for HostRecord {
             "" => None,
             text => checks.take("cluster_address", text.parse()),
         };
+        let departure = message
+            .departure
+            .and_then(|message| read_departure(&mut checks, &message));
         let (Some(id), Some(name), Some(mode), []) = (id, name, mode, checks.problems()) else {
             return unreadable(checks);
         };
         let record = HostRecord::new(id, name, addresses)?;
         let record = record.with_mode(mode).with_cluster_address(cluster_address);
-        Ok(record.with_witness(message.witness))
+        Ok(record.with_witness(message.witness).with_departure(departure))
     }
 }
 

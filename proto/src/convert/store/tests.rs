@@ -99,8 +99,17 @@ fn a_host_record_names_all_that_is_wrong() {
         mode: 7,
         cluster_address: "x".to_owned(),
         witness: false,
+        departure: Some(store::Departure::default()),
     };
-    check::<_, HostRecord>(spoilt, &["id", "name", "addresses[1]", "mode", "cluster_address"]);
+    let wrong = [
+        "id",
+        "name",
+        "addresses[1]",
+        "mode",
+        "cluster_address",
+        "departure.instance",
+    ];
+    check::<_, HostRecord>(spoilt, &wrong);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use plasmavmc_core::change::Part;
 use plasmavmc_core::reconcile::{AgentAction, Doing, Here, HereWrite, Holding, KillWhy, Order, Outcome as Ended, Why};
-use plasmavmc_types::{Disk, DiskLocation, VmId};
+use plasmavmc_types::{AttemptId, Disk, DiskLocation, VmId};
 
 use crate::breaks::Break;
 use crate::host::Work;
@@ -59,6 +59,7 @@ impl World {
                 epoch,
             } => self.thaw(site, life, vm, (incarnation, epoch, attempt)),
             AgentAction::Order(ordered) => self.order(site, life, *ordered),
+            AgentAction::Leave { vm, attempt, until_ms } => self.leave(site, life, (vm, attempt), until_ms),
             AgentAction::Clear { vm, attempt } => {
                 if let Some(entry) = self.entry(site, vm) {
                     entry.has_machine = None;
@@ -210,6 +211,13 @@ impl World {
         }
     }
 
+    fn leave(&mut self, site: usize, life: u64, (vm, attempt): (VmId, AttemptId), until_ms: u64) {
+        let left = until_ms.saturating_sub(self.wall_ms(site)).min(LONGEST_ORDER_MS);
+        let takes = 500 + self.rng.within(self.setup.delays.act);
+        self.begin(site, life, vm, (Doing::Leave, Work::Leave), left);
+        self.after(takes, Event::PowersOff { site, vm, attempt });
+    }
+
     /// The gate of a stop was passed, or something came between.
     pub fn gate_passed(&mut self, site: usize, life: u64, (vm, number): (VmId, u64), outcome: Outcome) {
         if self.sites[site].server_of(life).is_none() {
@@ -238,6 +246,9 @@ impl World {
         let Some(entry) = self.entry(site, vm) else { return };
         if let Some((Doing::Order(operation), _)) = entry.doing {
             entry.outcome = Some(Ended { operation, result });
+            entry.doing = None;
+            entry.work = None;
+        } else if matches!(entry.doing, Some((Doing::Leave, _))) {
             entry.doing = None;
             entry.work = None;
         }
@@ -289,6 +300,7 @@ fn word(action: &AgentAction) -> String {
         AgentAction::Thaw { .. } => "thaw".to_owned(),
         AgentAction::Kill { why, .. } => format!("kill: {why:?}"),
         AgentAction::Order(ordered) => format!("order {:?}", ordered.operation),
+        AgentAction::Leave { .. } => "leave".to_owned(),
         AgentAction::Clear { .. } => "clear".to_owned(),
         AgentAction::Write(_) | AgentAction::Retry { .. } => String::new(),
     }

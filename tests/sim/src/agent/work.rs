@@ -52,7 +52,7 @@ impl World {
                 }
                 true
             }
-            Work::Order(_) | Work::Clear => true,
+            Work::Order(_) | Work::Leave | Work::Clear => true,
         };
         if !went_well {
             self.rest(site, vm);
@@ -209,7 +209,7 @@ impl World {
             Run::Shutdown if !qemu.stopped => {
                 let is_asked = self
                     .entry(site, vm)
-                    .is_some_and(|entry| matches!(entry.doing, Some((Doing::Order(_), _))));
+                    .is_some_and(|entry| matches!(entry.doing, Some((Doing::Order(_) | Doing::Leave, _))));
                 let how = if is_asked {
                     Ended::Stopped
                 } else {

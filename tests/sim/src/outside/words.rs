@@ -14,6 +14,7 @@ impl Outside {
             Outside::Create(_)
                 | Outside::Ha(..)
                 | Outside::Mode(..)
+                | Outside::Depart(..)
                 | Outside::TakeOut(_)
                 | Outside::Ask(..)
                 | Outside::Delete(..)
@@ -52,6 +53,7 @@ impl World {
             Outside::Delete(number, force) => format!("delete {}{}", vm(number), if *force { " force" } else { "" }),
             Outside::Ha(number, policy) => format!("ha {} {policy:?}", vm(number)).to_lowercase(),
             Outside::Mode(site, mode) => format!("{mode:?} {}", host(site)).to_lowercase(),
+            Outside::Depart(site, leaving) => format!("depart {} {leaving:?}", host(site)).to_lowercase(),
             Outside::GuestDies(number) => format!("guest-dies {}", vm(number)),
             Outside::GuestPowersOff(number) => format!("guest-powers-off {}", vm(number)),
             Outside::Broken(number, site, true) => format!("broken {} {}", vm(number), host(site)),

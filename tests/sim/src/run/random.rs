@@ -1,6 +1,6 @@
 //! What a seed means: the cluster, its faults and its clients.
 
-use plasmavmc_types::{HaPolicy, HostMode, OperationKind, Timings, TimingsFields};
+use plasmavmc_types::{HaPolicy, HostMode, Leaving, OperationKind, Timings, TimingsFields};
 
 use crate::breaks::{Break, Breaks};
 use crate::outside::Outside;
@@ -290,7 +290,21 @@ impl Faults<'_> {
     }
 
     fn host_fault(&mut self, site: usize, at_ms: u64, until_ms: u64) {
-        match self.rng.below(12) {
+        match self.rng.below(13) {
+            11 => {
+                let leaving = if self.rng.percent(50) {
+                    Leaving::Move
+                } else {
+                    Leaving::Stay
+                };
+                self.push(at_ms, Outside::Depart(site, leaving));
+                if self.rng.percent(70) {
+                    let goes = at_ms + self.rng.within((500, 12_000));
+                    self.push(goes, Outside::PowerOff(site));
+                    self.push(until_ms + 12_000, Outside::PowerOn(site, 1000));
+                }
+                self.push(HEAL_AT_MS - 1, Outside::Mode(site, HostMode::Active));
+            }
             0..=3 => {
                 self.push(at_ms, Outside::PowerOff(site));
                 let boots = self.rng.within((500, 5000));

@@ -1,6 +1,6 @@
 //! The text of a scenario. `tests/scenarios/README.md` is its manual.
 
-use plasmavmc_types::{HaPolicy, HostMode, OperationKind, RestartPolicy, Timings, TimingsFields};
+use plasmavmc_types::{HaPolicy, HostMode, Leaving, OperationKind, RestartPolicy, Timings, TimingsFields};
 
 use crate::outside::Outside;
 use crate::setup::{Delays, Disks, HostSetup, Setup, VmSetup};
@@ -256,6 +256,8 @@ impl Reading {
             ["drain", name] => Outside::Mode(host(name)?, HostMode::Draining),
             ["maintenance", name] => Outside::Mode(host(name)?, HostMode::Maintenance),
             ["active", name] => Outside::Mode(host(name)?, HostMode::Active),
+            ["depart", name] => Outside::Depart(host(name)?, Leaving::Move),
+            ["depart", name, "stay"] => Outside::Depart(host(name)?, Leaving::Stay),
             ["create", name] => Outside::Create(vm(name)?),
             ["start", name] => Outside::Ask(vm(name)?, OperationKind::Start),
             ["stop", name, ..] => Outside::Ask(vm(name)?, OperationKind::Stop { force }),

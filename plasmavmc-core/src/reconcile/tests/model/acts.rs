@@ -91,6 +91,10 @@ impl World {
                 local.taken = None;
                 server.work = Some(Work::Order(ordered));
             }
+            AgentAction::Leave { attempt, .. } => {
+                local.doing = Some(Doing::Leave);
+                server.work = Some(Work::Leave(attempt));
+            }
             AgentAction::Clear { .. } => {
                 local.machine = None;
                 here.qemu = None;
@@ -183,6 +187,13 @@ impl World {
                     self.told()
                 );
             }
+            KillWhy::HostDeparts => {
+                let known = here
+                    .server
+                    .as_ref()
+                    .and_then(|server| server.view.hosts.get(&host_id(here.number)));
+                assert!(known.is_some_and(|host| host.departure().is_some()), "{}", self.told());
+            }
             KillWhy::NotWanted => {
                 let local = here.server.as_ref().map(|server| &server.local);
                 let observed = local.and_then(|local| Some(local.machine.as_ref()?.observed));
@@ -205,6 +216,12 @@ impl World {
             // It did not work, and is tried again.
             Work::Cont | Work::Kill => {}
             Work::Order(ordered) => self.ordered(site, *ordered, how),
+            Work::Leave(attempt) => {
+                let lives = self.sites[site].living().is_some_and(|qemu| qemu.attempt == attempt);
+                if lives && how % 4 != 3 {
+                    self.sites[site].becomes(Observed::Gone(Ended::Stopped));
+                }
+            }
         }
     }
 

@@ -24,6 +24,7 @@ impl World {
             self.start(site, true);
             self.open(site);
             self.set_mode(site, HostMode::Active);
+            self.stay(site);
         }
         let can_be_done = |operation: &plasmavmc_types::Operation| operation.deadline_ms > self.now_ms + LEFT_MS;
         let open: Vec<_> = self.open_operations().into_iter().filter(can_be_done).collect();

@@ -1,6 +1,6 @@
 //! What happens to servers, hosts and the VM from outside.
 
-use plasmavmc_types::{AgentHealth, AttemptId, HostMode, Operation, OperationKind, Session, SessionState};
+use plasmavmc_types::{AgentHealth, AttemptId, HostMode, Leaving, Operation, OperationKind, Session, SessionState};
 
 use super::super::*;
 use super::site::{Qemu, Server, Work};
@@ -29,6 +29,7 @@ impl World {
                 Some(Work::Launch(attempt)) => self.spawn(site, attempt),
                 Some(Work::Cont) => self.sites[site].becomes(Observed::Running),
                 Some(Work::Kill) => self.sites[site].becomes(Observed::Gone(Ended::Killed)),
+                Some(Work::Leave(_)) => self.sites[site].becomes(Observed::PoweredOff),
                 Some(Work::Order(ordered)) => self.half_done(site, &ordered, how),
                 None => {}
             }
@@ -137,6 +138,26 @@ impl World {
         let number = self.sites[site].number;
         let cluster = std::mem::take(&mut self.cluster);
         self.cluster = cluster.mode(number, mode);
+    }
+
+    /// The host is about to be switched off.
+    pub fn depart(&mut self, site: usize, leaving: Leaving) {
+        let (number, until_ms) = (self.sites[site].number, self.now_ms + 60_000);
+        let cluster = std::mem::take(&mut self.cluster);
+        self.cluster = cluster.departing(number, leaving, until_ms);
+    }
+
+    /// What its operator took back, or it is back from.
+    pub fn stay(&mut self, site: usize) {
+        let host = self
+            .cluster
+            .view
+            .hosts
+            .get_mut(&host_id(self.sites[site].number))
+            .unwrap();
+        let record = host.record.take().unwrap().value.with_departure(None);
+        self.cluster.view.revision += 1;
+        host.record = Some(Stored::new(record, self.cluster.view.revision));
     }
 
     /// What a client asks for, as the API takes it.

@@ -33,6 +33,7 @@ pub struct Sent {
 pub enum Work {
     Launch(AttemptId),
     Cont,
+    Leave(AttemptId),
     Kill,
     Order(Box<Ordered>),
 }

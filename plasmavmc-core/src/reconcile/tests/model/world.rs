@@ -98,6 +98,8 @@ impl World {
             Event::Fence(site) => self.fence(site),
             Event::Open(site) => self.open(site),
             Event::Mode(site, mode) => self.set_mode(site, mode),
+            Event::Depart(site, Some(leaving)) => self.depart(site, leaving),
+            Event::Depart(site, None) => self.stay(site),
             Event::Call(kind, force) => self.call(kind, force),
             Event::Cancel => self.cancel(),
             Event::Control => drop(self.control()),
