@@ -9,6 +9,7 @@
 //!   boot        what a VM waits for before it starts
 //!   ha          whether a VM is leased: frozen without contact, and started elsewhere
 //!   liveness    which hosts are given up, and on which evidence
+//!   elders      since when other member processes have listened: what tells a cold start from a loss
 //!   restart     what follows a crash
 //!   plan        what the controller does
 //!   reconcile   what a host does
@@ -24,6 +25,7 @@
 pub mod boot;
 pub mod change;
 pub mod code;
+pub mod elders;
 pub mod events;
 pub mod explain;
 pub mod ha;

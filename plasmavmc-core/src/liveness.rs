@@ -6,7 +6,8 @@
 //!            held back while the reader itself was deaf: -+
 //!              no majority has just confirmed that it leads
 //!              commits flow again for too short a time: nobody could be heard in the gap
-//!              it has not heard the host at all since it began to listen: the host gets its time to come
+//!              after a cold start (no member process that lives is older than the host's last beat) the host gets
+//!              its time to come
 //!              most hosts seem to be gone at once: it listens for one beat more
 //! ```
 //! None of this keeps a VM from running twice: the guards do, and the transaction that fences, which compares the
@@ -19,8 +20,8 @@ use plasmavmc_types::{HostId, Timings};
 use crate::view::{ClusterView, Heard};
 use crate::visible::seconds;
 
-/// A host that was not heard since the reader began to listen gets this long: the whole cluster may have lost power, and
-/// some machines take minutes to start.
+/// A host whose last beat is older than every member process that lives gets this long: the whole cluster may have lost
+/// power, and some machines take minutes to start.
 pub const BOOT_GRACE_MS: u64 = 180_000;
 /// Commits must have flowed again for so long, or two beats if that is longer.
 const LEAST_FLOW_MS: u64 = 2500;
@@ -123,12 +124,20 @@ fn open_sessions(view: &ClusterView) -> Vec<HostId> {
 fn overdue(view: &ClusterView, heard: &Heard, host: HostId) -> Option<Overdue> {
     let listening_ms = heard.contact.listening_for_ms;
     let silent_for_ms = heard.ago_ms.get(&host).copied().unwrap_or(listening_ms);
-    let was_heard = silent_for_ms < listening_ms;
+    let was_heard = silent_for_ms < listening_ms || was_outlived(view, heard, host);
     let patience_ms = match was_heard {
         true => view.timings.failover_after_ms,
         false => view.timings.failover_after_ms.max(BOOT_GRACE_MS),
     };
     (silent_for_ms >= patience_ms).then_some(Overdue { host, silent_for_ms })
+}
+
+/// Whether its last beat was committed in the life of a member process that lives: so the cluster as a whole has not been
+/// without power since.
+fn was_outlived(view: &ClusterView, heard: &Heard, host: HostId) -> bool {
+    let beat = view.hosts.get(&host).and_then(|host| host.beat.as_ref());
+    let since = heard.contact.heard_since_revision;
+    beat.zip(since).is_some_and(|(beat, since)| beat.revision > since)
 }
 
 fn fenced_lately(view: &ClusterView, now_ms: u64) -> usize {

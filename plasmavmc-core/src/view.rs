@@ -184,9 +184,12 @@ pub struct Contact {
     pub quorum_ago_ms: Option<u64>,
     /// For how long commits have come without a gap of more than two beats.
     pub flowing_for_ms: u64,
-    /// For how long the reader has followed the store. Notes older than that do not exist: of a host that was not
-    /// heard since, it is only known that it was heard before.
+    /// For how long the reader has heard of every commit as it came. Of a host that was not heard since, its own notes
+    /// only say that it was heard before.
     pub listening_for_ms: u64,
+    /// The lowest revision since which a member process has listened that lives, the reader itself or another: what was
+    /// committed above it, was committed in the life of that process. `None`: none is known.
+    pub heard_since_revision: Option<u64>,
 }
 
 impl Heard {

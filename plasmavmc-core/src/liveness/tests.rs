@@ -9,6 +9,7 @@ fn cluster(hosts: u32) -> Cluster {
         quorum_ago_ms: Some(100),
         flowing_for_ms: 60_000,
         listening_for_ms: 600_000,
+        ..Contact::default()
     };
     cluster
 }
@@ -73,6 +74,57 @@ fn a_host_that_was_never_heard_gets_the_time_of_a_boot() {
     let mut without_note = cluster(3);
     without_note.heard.ago_ms.remove(&host_id(2));
     assert_eq!(fenced(&without_note), Some(vec![host_id(2)]));
+}
+
+#[test]
+fn a_host_that_was_lost_while_a_member_listened_gets_no_time_of_a_boot() {
+    let beat = |cluster: &Cluster| cluster.view.hosts[&host_id(2)].beat.as_ref().unwrap().revision;
+    // The reader has listened for so long, and has not heard the host.
+    let check = |heard_since: fn(u64) -> Option<u64>, listening_for_ms, expected: &[HostId]| {
+        let mut cluster = cluster(3).silent(2, listening_for_ms);
+        cluster.heard.contact.listening_for_ms = listening_for_ms;
+        cluster.heard.contact.heard_since_revision = heard_since(beat(&cluster));
+        let contact = cluster.heard.contact;
+        assert_eq!(fenced(&cluster).as_deref(), Some(expected), "{contact:?}");
+    };
+    let (before, at, after) = (|beat| Some(beat - 1), |beat| Some(beat), |beat| Some(beat + 1));
+    check(before, 5999, &[]);
+    check(before, 6000, &[host_id(2)]);
+    // All members began after it: a cold start, and it may still be starting.
+    for since in [at, after, |_| None] {
+        check(since, 6000, &[]);
+        check(since, 179_999, &[]);
+        check(since, 180_000, &[host_id(2)]);
+    }
+}
+
+#[test]
+fn what_others_have_heard_does_not_make_up_for_a_deaf_reader() {
+    let check = |edit: fn(&mut Contact), is_heard: bool| {
+        let mut cluster = cluster(3).silent(2, 6000);
+        let contact = &mut cluster.heard.contact;
+        (contact.listening_for_ms, contact.heard_since_revision) = (6000, Some(0));
+        edit(contact);
+        assert_eq!(fenced(&cluster).is_some(), is_heard, "{:?}", cluster.heard.contact);
+    };
+    check(|_| (), true);
+    check(|contact| contact.quorum_ago_ms = None, false);
+    check(|contact| contact.flowing_for_ms = 2499, false);
+    // Nor does it make most hosts go at once.
+    let mut two = cluster(3).silent(2, 6500).silent(3, 6500);
+    let contact = &mut two.heard.contact;
+    (contact.listening_for_ms, contact.heard_since_revision) = (6500, Some(0));
+    assert_eq!(fenced(&two), None);
+}
+
+#[test]
+fn a_host_without_a_beat_that_can_be_read_gets_the_time_of_a_boot() {
+    let mut cluster = cluster(3).silent(2, 60_000);
+    let contact = &mut cluster.heard.contact;
+    (contact.listening_for_ms, contact.heard_since_revision) = (60_000, Some(0));
+    assert_eq!(fenced(&cluster), Some(vec![host_id(2)]));
+    cluster.view.hosts.get_mut(&host_id(2)).unwrap().beat = None;
+    assert_eq!(fenced(&cluster), Some(vec![]));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use plasmavmc_kvm::channel::Watched;
 use plasmavmc_proto::api::{ConsoleInput, ConsoleOutput};
 use plasmavmc_proto::node::node_client::NodeClient;
 use plasmavmc_proto::node::node_server::Node;
+use plasmavmc_proto::node::{ListeningRequest, ListeningResponse};
 use plasmavmc_types::{Address, HostId, PowerWanted, VmId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -287,6 +288,14 @@ impl Node for NodeService {
         let first = first_of(&mut input).await?;
         let vm = self.place.backend.mirror.read(|view| find_vm(view, &first.id))?;
         Ok(Response::new(here(&self.place, vm, first, input)?))
+    }
+
+    async fn listening(&self, _: Request<ListeningRequest>) -> Result<Response<ListeningResponse>, Status> {
+        let member = self.place.node.member().map_err(ApiError::from)?;
+        Ok(Response::new(ListeningResponse {
+            cluster_id: member.cluster_id().to_owned(),
+            since_revision: self.place.backend.mirror.listens_since(),
+        }))
     }
 }
 

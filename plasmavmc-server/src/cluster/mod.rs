@@ -5,7 +5,7 @@
 //!   records      what it writes of itself on the way
 //!   admit        the other side of joining; tokens say who may
 //!   remove       the way out
-//!   reach        whether the members answer that send no beats
+//!   reach        what other members answer: that they serve, since when they have listened
 //!   status       how the cluster is, with warnings
 //!   leadership   whether this server's member of the store leads
 //!   service      the calls
@@ -22,5 +22,6 @@ mod status;
 mod tokens;
 
 pub use enrolment::Enrolment;
+pub use reach::Peers;
 pub use records::own_record;
 pub use service::ClusterService;

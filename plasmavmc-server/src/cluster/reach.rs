@@ -1,14 +1,20 @@
-//! Whether the members answer that send no beats.
+//! What other members answer: that they serve, and since when they have listened.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use chainfire::node::Node;
 use chainfire::proto::StatusRequest;
 use chainfire::proto::cluster_client::ClusterClient;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use plasmavmc_core::view::ClusterView;
+use plasmavmc_proto::node::ListeningRequest;
+use plasmavmc_proto::node::node_client::NodeClient;
+use plasmavmc_types::Address;
+
+use crate::control::OtherMembers;
 
 /// A member that takes longer is of no use to a quorum.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(700);
@@ -42,4 +48,24 @@ async fn serves(node: &Node, address: &str) -> bool {
     let status = tokio::time::timeout(ANSWERS_WITHIN, client.status(StatusRequest {})).await;
     // One whose store is not open answers as well, and says so.
     matches!(status, Ok(Ok(status)) if status.get_ref().cluster_id == member.cluster_id())
+}
+
+/// The other members, over the connections of the store.
+#[derive(Debug)]
+pub struct Peers {
+    pub node: Node,
+}
+
+#[async_trait]
+impl OtherMembers for Peers {
+    /// A server that does not know the call yet answers as one that does not know since when.
+    async fn listens_since(&self, address: &Address) -> Option<u64> {
+        let member = self.node.member().ok()?;
+        let channel = member.peers().channel(address.as_str()).ok()?;
+        let answer = NodeClient::new(channel).listening(ListeningRequest {}).await.ok()?;
+        let answer = answer.into_inner();
+        // Revisions of another cluster say nothing of this one.
+        let is_ours = answer.cluster_id == member.cluster_id();
+        answer.since_revision.filter(|_| is_ours)
+    }
 }

@@ -11,6 +11,7 @@
 //!
 //! Must never: decide here (that is [`plasmavmc_core::plan`]), or repeat a transaction that raced: it looks again.
 
+mod elders;
 mod housekeeping;
 mod step;
 
@@ -28,6 +29,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use elders::OtherMembers;
 pub use step::{StepReport, step};
 
 use crate::clock::{millis, wall_ms};
@@ -43,6 +45,14 @@ const CATCH_UP_WITHIN: Duration = Duration::from_secs(5);
 /// After a failure of the store.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// Whom a controller asks besides the store.
+#[derive(Debug, Clone)]
+pub struct Others {
+    /// This server's host, which is not asked.
+    pub own: HostId,
+    pub members: Arc<dyn OtherMembers>,
+}
+
 /// A running controller.
 #[derive(Debug)]
 pub struct Controller {
@@ -51,10 +61,30 @@ pub struct Controller {
 
 impl Controller {
     /// Runs until `stop`; does something while `leadership` is true.
-    pub fn start(kv: Arc<dyn Kv>, mirror: Mirror, leadership: watch::Receiver<bool>, stop: CancellationToken) -> Self {
-        let lead = Lead { kv, mirror, leadership };
+    pub fn start(
+        kv: Arc<dyn Kv>,
+        mirror: Mirror,
+        leadership: watch::Receiver<bool>,
+        others: Others,
+        stop: CancellationToken,
+    ) -> Self {
+        let known = elders::Known::new();
+        let asking = elders::Asking {
+            own: others.own,
+            mirror: mirror.clone(),
+            members: others.members,
+            leadership: leadership.clone(),
+            known: known.clone(),
+        };
+        let lead = Lead {
+            kv,
+            mirror,
+            leadership,
+            elders: known,
+        };
         let task = tokio::spawn(async move {
-            stop.run_until_cancelled(lead.run()).await;
+            let both = async { tokio::join!(lead.run(), asking.run()) };
+            stop.run_until_cancelled(both).await;
         });
         Self { task }
     }
@@ -70,6 +100,7 @@ struct Lead {
     kv: Arc<dyn Kv>,
     mirror: Mirror,
     leadership: watch::Receiver<bool>,
+    elders: elders::Known,
 }
 
 impl Lead {
@@ -111,9 +142,11 @@ impl Lead {
             let (now_ms, mut heard) = (wall_ms(), self.mirror.heard(began));
             heard.leading_for_ms = Some(millis(began - leads_since));
             heard.contact.quorum_ago_ms = confirmed.map(|at| millis(began - at));
-            let planned = self
-                .mirror
-                .read(|view| plasmavmc_core::plan::plan(view, &heard, now_ms));
+            let planned = self.mirror.read(|view| {
+                let own = heard.contact.heard_since_revision;
+                heard.contact.heard_since_revision = self.elders.lowest(own, view, began);
+                plasmavmc_core::plan::plan(view, &heard, now_ms)
+            });
             let report = step(&*self.kv, planned, &mut rand::random).await;
             housekeeping.run(&*self.kv, &self.mirror, now_ms).await;
             seen = report.revision;

@@ -5,6 +5,7 @@
 
 mod host;
 mod link;
+mod members;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,16 +15,17 @@ use chainfire::kv::memory::MemoryKv;
 use chainfire::kv::{Kv, KvError};
 use parking_lot::Mutex;
 use plasmavmc_core::view::{ClusterView, PlacementMode};
-use plasmavmc_types::{HostId, HostName, HostRecord, Timings, VmId};
+use plasmavmc_types::{Address, HostId, HostName, HostRecord, Timings, VmId};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use crate::api::Backend;
-use crate::control::Controller;
+use crate::control::{Controller, OtherMembers, Others};
 use crate::store::{ClusterConfig, Mirror, Write, keys};
 
 pub use link::{Fault, Link};
+pub use members::{Members, Says};
 
 /// By the clock of the test, which flies when nobody has anything to do.
 pub const SOON: Duration = Duration::from_secs(120);
@@ -39,6 +41,8 @@ pub struct Played {
     mirror_link: Arc<Link>,
     pub backend: Backend,
     pub hosts: Vec<HostId>,
+    /// As a leader asks them.
+    pub members: Arc<Members>,
     pub book: Book,
     stop: CancellationToken,
     hosts_stop: CancellationToken,
@@ -80,6 +84,7 @@ impl Played {
             mirror,
             mirror_link,
             hosts: ids.clone(),
+            members: Arc::default(),
             book: Book::default(),
             hosts_stop: stop.child_token(),
             _stops: stop.clone().drop_guard(),
@@ -95,8 +100,9 @@ impl Played {
             .await;
         for (number, id) in (1..).zip(ids) {
             let name = HostName::new(format!("h{number}")).unwrap();
-            let address = format!("127.0.0.{number}:50051").parse().unwrap();
-            let record = HostRecord::new(id, name, vec![address]).unwrap();
+            let address: Address = format!("127.0.0.{number}:50051").parse().unwrap();
+            let record = HostRecord::new(id, name, vec![address.clone()]).unwrap();
+            let record = record.with_cluster_address(Some(address));
             cluster
                 .write(Write::new().expect_absent(keys::host_record(id)).put_host(&record))
                 .await;
@@ -119,9 +125,13 @@ impl Played {
         let stop = self.stop.child_token();
         let link = Arc::new(Link::to(Arc::clone(&self.store)));
         let kv: Arc<dyn Kv> = Arc::clone(&link) as Arc<dyn Kv>;
+        let others = Others {
+            own: self.backend.host,
+            members: Arc::clone(&self.members) as Arc<dyn OtherMembers>,
+        };
         Led {
             link,
-            controller: Controller::start(kv, self.mirror.clone(), leadership, stop.clone()),
+            controller: Controller::start(kv, self.mirror.clone(), leadership, others, stop.clone()),
             leads,
             stop,
         }

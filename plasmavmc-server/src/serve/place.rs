@@ -25,9 +25,9 @@ use super::commits::{CommitLatency, TimedKv};
 use super::identity::HostIdentity;
 use crate::agent::{AgentConfig, AgentParts, CapacityRule, HostAgent, Pool};
 use crate::api::{Backend, NodeService, Place};
-use crate::cluster::leadership;
+use crate::cluster::{Peers, leadership};
 use crate::config::{Config, PoolKind};
-use crate::control::Controller;
+use crate::control::{Controller, Others};
 use crate::store::Mirror;
 
 /// Connections of other servers; each has a few.
@@ -129,6 +129,12 @@ impl Starter {
             Arc::clone(&joined.kv),
             mirror.clone(),
             joined.leadership.clone(),
+            Others {
+                own: self.identity.host_id,
+                members: Arc::new(Peers {
+                    node: joined.node.clone(),
+                }),
+            },
             stop_controller.clone(),
         );
         let agent = match self.agent(&joined, &mirror).await {

@@ -54,6 +54,7 @@ breaks! {
     StrangerAfterFence = "stranger-after-fence", "another instance opens after a fence though what is not leased may run";
     SessionNotMatched = "session-not-matched", "the session that is held counts though the view does not show it yet";
     OpenWithoutOrder = "open-without-order", "the beat that opens a session may be older than the stored one";
+    ReplayCounts = "replay-counts", "what a member replays when it starts counts as heard";
     NoQmpStop = "no-qmp-stop", "guests are not asked to hold still before the deadline";
 }
 

@@ -5,6 +5,7 @@
 //!   at every commit    I5: no reassignment of a claimed VM without a fence or its owner's word
 //!                      I6: one writer for each key, everything written is compared
 //!                      epochs, incarnations and beats only go up; the owner's word that nothing runs is true
+//!   at every fence     a host whose last beat is older than every process that lives had its time to come
 //!   at every kill      there is proof
 //!   at every thaw      the VM is still this host's, in the store, now
 //!   at the end         what is wanted runs
@@ -17,7 +18,9 @@ use std::sync::Arc;
 use plasmavmc_core::change::{Change, Put};
 use plasmavmc_core::view::ClusterView;
 use plasmavmc_core::visible::{has_lost_host, runs_nowhere};
-use plasmavmc_types::{Incarnation, ObservedState, PowerWanted, SessionState, VmId};
+use plasmavmc_types::{HostId, Incarnation, ObservedState, PowerWanted, SessionState, VmId};
+
+mod cold;
 
 use crate::host::Run;
 use crate::store::{By, Txn};
@@ -38,6 +41,10 @@ pub struct Checker {
     /// VMs whose creation was acknowledged, and those whose deletion was asked for.
     pub acknowledged: BTreeSet<VmId>,
     pub deleted: BTreeSet<VmId>,
+    /// When the last beat of each host was committed.
+    pub beats: BTreeMap<HostId, u64>,
+    /// Servers that have ended: from when to when they lived.
+    pub ended: Vec<(u64, u64)>,
 }
 
 impl World {
@@ -96,6 +103,9 @@ impl World {
     /// A transaction that holds, at the moment when it becomes true.
     pub fn check_commit(&mut self, before: &Arc<ClusterView>, txn: &Txn, _revision: u64) {
         self.check_session(before, txn);
+        if let Some((host, _)) = &txn.beat {
+            self.check.beats.insert(*host, self.now_ms);
+        }
         for put in &txn.change.puts {
             match put {
                 Put::Placement(vm, placement) => self.check_placement(before, txn, *vm, placement),
@@ -107,6 +117,7 @@ impl World {
                         self.violated("one writer", format!("a session was written by {:?}", txn.by));
                     }
                     self.note_fence(*host);
+                    self.check_cold(txn.by, *host);
                 }
                 Put::VmRecord(_) | Put::HostRecord(_) | Put::Operation(_) => {}
             }
@@ -274,7 +285,7 @@ impl World {
         }
     }
 
-    fn note_fence(&mut self, host: plasmavmc_types::HostId) {
+    fn note_fence(&mut self, host: HostId) {
         self.counts.fences += 1;
         let leader = self.store.leader;
         let is_well = self.sites.iter().any(|site| {

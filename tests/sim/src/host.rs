@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use plasmavmc_core::elders::Elders;
 use plasmavmc_core::reconcile::{Doing, Ended, Holding, LaunchFailure, Local, Observed, Outcome};
 use plasmavmc_types::{AttemptId, BootId, Epoch, HostId, Incarnation, InstanceNonce, OperationId, PauseCause, VmId};
 
@@ -184,7 +185,12 @@ impl Entry {
 #[derive(Debug, Clone)]
 pub struct Server {
     pub life: u64,
+    /// In real time.
     pub began_ms: u64,
+    /// The revision since which it has heard of every commit, and when it knew, by its clock.
+    pub listens: Option<(u64, u64)>,
+    /// What others say of that, while it leads.
+    pub elders: Elders,
     /// What ran here is taken over and the view is up to date.
     pub ready: bool,
     /// The index of the last commit that it has applied, and up to where it has been sent.

@@ -115,6 +115,7 @@ fn cluster(hosts: u32, vms: u32, failed: u32) -> Result<(ClusterView, Heard), In
             quorum_ago_ms: Some(100),
             flowing_for_ms: 60_000,
             listening_for_ms: 600_000,
+            ..Contact::default()
         },
         ..Heard::default()
     };

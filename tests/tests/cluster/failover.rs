@@ -118,6 +118,37 @@ fn two_of_five_hosts_without_power_cost_seconds() {
     });
 }
 
+/// The leader dies a moment after another server has begun, which may lead next and may never have heard it. The third
+/// member has, so it is no cold start.
+#[test]
+fn a_host_that_dies_just_after_another_server_was_restarted_costs_seconds() {
+    on_three_hosts(|cluster| async move {
+        for round in 0..3 {
+            let victim = leader(&cluster, 0).await?;
+            let (restarted, asked) = ((victim + 1) % 3, (victim + 2) % 3);
+            let vm = vm_on(&cluster, victim, &format!("wanderer-{round}")).await?;
+            cluster.server(restarted).context("a server")?.kill();
+            cluster.serve(restarted, &[])?;
+            let client = cluster.client(restarted)?;
+            until("the server to be back", SOON, async || {
+                let status = client.status().await.map_err(|status| status.to_string())?;
+                if status.has_quorum { Ok(()) } else { Err(status.leader) }
+            })
+            .await?;
+            let cut = Instant::now();
+            cluster.lab()[victim].power_cut()?;
+            let moved = until_elsewhere(&cluster, asked, &vm, Duration::from_secs(20)).await?;
+            let took = measured("a VM runs elsewhere though a server had just begun", cut);
+            ensure!(moved.incarnation == vm.incarnation + 1, "{moved:?}");
+            ensure!(took < Duration::from_secs(12), "{took:?}");
+            cluster.lab()[victim].power_on()?;
+            cluster.serve(victim, &[])?;
+            cluster.until_whole(asked, 3).await?;
+        }
+        Ok(())
+    });
+}
+
 /// Powered off and on as a whole: what is wanted runs, what depends on another starts after it, wherever both are.
 #[test]
 fn after_a_power_loss_of_all_everything_wanted_runs_in_order() {

@@ -10,6 +10,7 @@ pub fn listening(mut cluster: Cluster) -> Cluster {
         quorum_ago_ms: Some(100),
         flowing_for_ms: 60_000,
         listening_for_ms: 600_000,
+        ..Contact::default()
     };
     cluster
 }

@@ -2,6 +2,8 @@
 //!
 //! The first listing and every later one may be stale: what it lacks, the watch delivers, since it begins right
 //! after the listing's revision. Only a listing that is older than the view is asked for again, linearizably.
+//!
+//! Beside it one linearizable read is asked for, until it is answered: from when on this process listens, see `flow`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +24,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The pause after a failure: doubled with each, forgotten after a batch.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The pause before it is asked again from when on it listens: without a leader there is no answer.
+const LISTENING_PAUSE: Duration = Duration::from_millis(250);
 
 /// Why the store is not followed any more.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,11 @@ pub(super) struct Follower {
 
 impl Follower {
     pub async fn run(self, stop: CancellationToken) {
+        tokio::join!(self.follow_on(&stop), stop.run_until_cancelled(self.begin_to_listen()),);
+        self.shared.changes.lock().take();
+    }
+
+    async fn follow_on(&self, stop: &CancellationToken) {
         let mut pause = FIRST_PAUSE;
         while !stop.is_cancelled() {
             let Some(lost) = stop.run_until_cancelled(self.follow(&mut pause)).await else {
@@ -54,7 +63,24 @@ impl Follower {
             stop.run_until_cancelled(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        self.shared.changes.lock().take();
+    }
+
+    /// Notes once when all that is older than this process is shown.
+    async fn begin_to_listen(&self) {
+        let since = loop {
+            let asked = self.kv.get(keys::config(), Consistency::Linearizable);
+            if let Ok(Ok(answer)) = timeout(ANSWER_WITHIN, asked).await {
+                break answer.revision;
+            }
+            tokio::time::sleep(LISTENING_PAUSE).await;
+        };
+        let (mut following, mut revision) = (self.following.subscribe(), self.revision.subscribe());
+        let listed = following.wait_for(|following| following.is_listed).await.is_ok();
+        // Neither can fail: the senders are here.
+        if listed && revision.wait_for(|shown| *shown >= since).await.is_ok() {
+            let mut replica = self.shared.replica.write();
+            replica.flow.note_listening(Instant::now(), since);
+        }
     }
 
     /// Lists and watches until something is wrong.

@@ -231,6 +231,11 @@ impl Mirror {
         }
     }
 
+    /// The revision since which this process has heard of every commit; `None`: it cannot tell yet.
+    pub fn listens_since(&self) -> Option<Revision> {
+        self.shared.replica.read().flow.listens_since()
+    }
+
     /// All changes after the view as it is now.
     pub fn changes(&self) -> Changes {
         self.follow(|_| ()).1

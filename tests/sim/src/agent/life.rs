@@ -24,6 +24,10 @@ impl World {
             return;
         }
         let (life, local) = (self.life(), self.local_ms(site));
+        // The first listing, of what its own disk knows.
+        let hosts = &self.store.at(self.sites[site].applied).view.hosts;
+        let with_beats = hosts.iter().filter(|(_, host)| host.beat.is_some());
+        let listed: BTreeMap<_, _> = with_beats.map(|(host, _)| (*host, local)).collect();
         let here = &mut self.sites[site];
         here.leader_heard_ms = self.now_ms;
         // The guard knows until when the lease lasts: a server that was only restarted freezes nobody.
@@ -35,11 +39,13 @@ impl World {
         };
         here.server = Some(Server {
             life,
-            began_ms: local,
+            began_ms: self.now_ms,
+            listens: None,
+            elders: Default::default(),
             ready: false,
             applied: here.applied,
             apply_until: here.applied,
-            heard: BTreeMap::new(),
+            heard: listed,
             last_applied_ms: local,
             flowing_since_ms: local,
             quorum_ms: None,
@@ -56,6 +62,7 @@ impl World {
         let name = here.name.clone();
         let runs_vms = !here.witness;
         self.fact(|| format!("server of {name} starts"));
+        self.after(10, Event::Listen { site, life });
         if runs_vms {
             self.after(1, Event::Tick { site, life });
             self.after(20, Event::Beat { site, life });
@@ -79,6 +86,7 @@ impl World {
             return;
         };
         self.leader_gone(site);
+        self.check.note_end(server.began_ms, self.now_ms);
         let name = self.sites[site].name.clone();
         self.fact(|| format!("server of {name} {why}"));
         let begins = self.setup.delays.random;

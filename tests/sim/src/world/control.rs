@@ -117,7 +117,12 @@ impl World {
             } else {
                 ago(server.flowing_since_ms)
             },
-            listening_for_ms: ago(server.began_ms),
+            listening_for_ms: server.listens.map_or(0, |(_, at)| ago(at)),
+            heard_since_revision: server.elders.lowest(
+                server.listens.map(|(revision, _)| revision),
+                &self.setup.timings,
+                local,
+            ),
         };
         if self.breaks(Break::FenceWithoutQuorum) {
             contact.quorum_ago_ms = Some(0);

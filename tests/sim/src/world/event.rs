@@ -2,6 +2,7 @@
 
 use plasmavmc_types::{AttemptId, Epoch, VmId};
 
+use super::elders::Question;
 use crate::outside::Outside;
 use crate::store::Outcome;
 
@@ -110,6 +111,26 @@ pub enum Event {
         life: u64,
         round: u64,
     },
+    Listen {
+        site: usize,
+        life: u64,
+    },
+    Listens {
+        site: usize,
+        life: u64,
+        index: usize,
+        revision: u64,
+    },
+    AskElders {
+        site: usize,
+        life: u64,
+        term: u64,
+    },
+    ElderAsked(Question),
+    ElderSays {
+        question: Question,
+        revision: u64,
+    },
     StartGuard {
         site: usize,
     },
@@ -144,6 +165,14 @@ impl Event {
             | Event::Control { site, .. }
             | Event::Plan { site, .. }
             | Event::EndRound { site, .. }
+            | Event::Listen { site, .. }
+            | Event::Listens { site, .. }
+            | Event::AskElders { site, .. }
+            | Event::ElderAsked(Question { to: site, .. })
+            | Event::ElderSays {
+                question: Question { from: site, .. },
+                ..
+            }
             | Event::StartGuard { site }
             | Event::StartServer { site }
             | Event::GuardTick { site, .. }

@@ -3,6 +3,7 @@
 //! Must never: let something happen on a host that is paused, off or in another life than the one it was meant for.
 
 mod control;
+mod elders;
 mod event;
 mod guard;
 mod messages;
@@ -73,6 +74,8 @@ pub struct World {
     pub now_ms: u64,
     pub setup: Setup,
     pub rng: Rng,
+    /// For what must not change what else is drawn.
+    pub side: Rng,
     pub store: Store,
     pub sites: Vec<Site>,
     /// Links that do not carry, by sender and receiver.
@@ -112,6 +115,7 @@ impl World {
         let mut world = Self {
             now_ms: 0,
             rng,
+            side: Rng::new(setup.seed ^ 0xe1de),
             store: Store::new(view),
             sites: Vec::new(),
             cut: BTreeSet::new(),
@@ -279,6 +283,16 @@ impl World {
                 index,
             } => self.plan_when_applied(site, life, round, index),
             Event::EndRound { site, life, round } => self.round_over(site, life, round),
+            Event::Listen { site, life } => self.listen(site, life),
+            Event::Listens {
+                site,
+                life,
+                index,
+                revision,
+            } => self.listens(site, life, index, revision),
+            Event::AskElders { site, life, term } => self.ask_elders(site, life, term),
+            Event::ElderAsked(question) => self.elder_asked(question),
+            Event::ElderSays { question, revision } => self.elder_says(question, revision),
             Event::StartGuard { site } => self.start_guard(site),
             Event::GuardTick { site, life } => self.guard_tick(site, life),
             Event::GuardKills { site, vm, attempt } => self.guard_kills(site, vm, attempt),

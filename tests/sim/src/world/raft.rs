@@ -110,11 +110,14 @@ impl World {
         self.settle_old(member, term);
         let notes = self.foreign_notes(member);
         if let Some(server) = &mut self.sites[member].server {
+            let (site, life) = (member, server.life);
+            server.elders = Default::default();
             server.leads = Some((term, local));
             server.in_round = false;
             if let Some(notes) = notes {
                 server.heard = notes;
             }
+            self.after(1, Event::AskElders { site, life, term });
         }
         self.control_soon(member);
     }

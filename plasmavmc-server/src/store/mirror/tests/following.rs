@@ -182,3 +182,47 @@ async fn before_the_first_listing_nothing_is_claimed() {
     site.link.heal();
     site.mirror.listed(SOON).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn beats_that_are_replayed_at_the_start_are_not_heard() {
+    let (store, host) = (MemoryKv::default(), host_id(1));
+    let beat_at = async |site: &Site, sequence| {
+        let (key, value) = (ParsedKey::Beat(host), StoredValue::Beat(beat(sequence)));
+        let revision = site.put(&key, &value).await;
+        site.caught_up().await;
+        revision
+    };
+    let is_heard = |site: &Site, now| {
+        let heard = site.mirror.heard(now);
+        heard.ago_ms[&host] < heard.contact.listening_for_ms
+    };
+    let passes = || tokio::time::sleep(Duration::from_secs(1));
+    store
+        .put(ParsedKey::Beat(host).key(), encode(&StoredValue::Beat(beat(1))))
+        .await
+        .unwrap();
+    let site = Site::new(store);
+    *site.link.has_no_leader.lock() = true;
+    site.caught_up().await;
+    passes().await;
+    // Committed before it began, and applied here only now.
+    let replayed = beat_at(&site, 2).await;
+    passes().await;
+    assert_eq!(site.mirror.listens_since(), None);
+    assert!(!is_heard(&site, Instant::now()));
+
+    *site.link.has_no_leader.lock() = false;
+    passes().await;
+    assert_eq!(site.mirror.listens_since(), Some(replayed));
+    assert!(!is_heard(&site, Instant::now()));
+    let live = beat_at(&site, 3).await;
+    passes().await;
+    assert!(is_heard(&site, Instant::now()));
+    assert!(live > replayed);
+    // It stays so, whatever else is listed again.
+    site.behind_its_back(async |site: &Site| {
+        site.put(&ParsedKey::Beat(host), &StoredValue::Beat(beat(4))).await;
+    })
+    .await;
+    assert_eq!(site.mirror.listens_since(), Some(replayed));
+}

@@ -32,6 +32,8 @@ struct Link {
     /// Goes up when the link is cut: watches end.
     cuts: watch::Sender<u64>,
     is_cut: Mutex<bool>,
+    /// What is stored is shown, and nobody confirms that it is all.
+    has_no_leader: Mutex<bool>,
 }
 
 impl Link {
@@ -60,6 +62,10 @@ impl Link {
 #[async_trait]
 impl Kv for Link {
     async fn get(&self, key: Key, consistency: Consistency) -> Result<GetAnswer, KvError> {
+        if *self.has_no_leader.lock() && consistency == Consistency::Linearizable {
+            let reason = "nobody leads".to_owned();
+            return Err(KvError::NoLeader { reason });
+        }
         self.reach()?.get(key, consistency).await
     }
 
@@ -94,6 +100,7 @@ impl Site {
             store: Mutex::new(Arc::new(store)),
             cuts: watch::Sender::new(0),
             is_cut: Mutex::new(false),
+            has_no_leader: Mutex::new(false),
         });
         let stop = CancellationToken::new();
         let kv: Arc<dyn Kv> = Arc::clone(&link) as Arc<dyn Kv>;
