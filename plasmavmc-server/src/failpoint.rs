@@ -37,6 +37,8 @@ steps! {
     ORDER = "order": "A start, a stop, a deletion or the like is written down.";
     CANCEL = "cancel": "That an operation is to be given up is written down.";
     PLACE = "place": "The controller puts a VM on a host.";
+    FENCE = "fence": "The controller ends the session of a host that is silent.";
+    FAILOVER = "failover": "The controller puts a VM on another host, since its own was fenced.";
     FORGET = "forget": "The controller removes what is stored of a deleted VM.";
     FINISH = "finish": "The controller ends an operation.";
     WAIT = "wait": "The controller writes down why a VM waits.";
@@ -56,6 +58,8 @@ steps! {
     PAUSE = "pause": "A guest is held.";
     RESUME = "resume": "A guest is let go on.";
     KILL = "kill": "A QEMU is killed.";
+    FREEZE = "freeze": "A guest is held still, since the lease is about to end.";
+    THAW = "thaw": "The guard is told to let a frozen QEMU go on, with the proof at hand.";
     INHERIT = "inherit": "What runs on this host is taken over.";
 }
 
@@ -72,9 +76,9 @@ impl Step {
 /// The step that an action of the controller is. What is collected is missed by nobody, and is no step.
 pub fn of_control(kind: ControlKind) -> Option<Step> {
     match kind {
-        // A leader is killed around it by whole failures.
-        ControlKind::Fence => None,
-        ControlKind::Place | ControlKind::Replace | ControlKind::Retry | ControlKind::Failover => Some(PLACE),
+        ControlKind::Fence => Some(FENCE),
+        ControlKind::Failover => Some(FAILOVER),
+        ControlKind::Place | ControlKind::Replace | ControlKind::Retry => Some(PLACE),
         ControlKind::Forget => Some(FORGET),
         ControlKind::FinishOperation => Some(FINISH),
         ControlKind::NoteWaiting => Some(WAIT),

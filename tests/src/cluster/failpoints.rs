@@ -11,6 +11,7 @@
 
 mod life;
 mod persistent;
+mod together;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -22,6 +23,7 @@ use super::node::{Entrance, Node};
 use super::{Cluster, Programs, Site};
 use life::Guest;
 use persistent::Persistent;
+pub use together::Together;
 
 /// In the environment of a server that can be told to die.
 pub const ENV: &str = "PLASMAVMC_FAILPOINT";
@@ -43,10 +45,14 @@ pub struct Failpoints {
 /// Places on the way of a guest that is asked: only one with an agent gets there.
 pub const OF_GUESTS: [&str; 3] = ["stop-", "reboot-", "power-"];
 
+/// Places on the way of hosts that fail: one host alone does not get there. See [`Together`].
+const OF_CLUSTERS: [&str; 5] = ["fence-", "failover-", "freeze-", "thaw-", "leave-"];
+
 impl Failpoints {
     fn wants(&self, name: &str) -> bool {
         let begins = |list: &[String]| list.iter().any(|start| name.starts_with(start.as_str()));
-        (self.only.is_empty() || begins(&self.only)) && !begins(&self.except)
+        let is_alone = !OF_CLUSTERS.iter().any(|start| name.starts_with(start));
+        is_alone && (self.only.is_empty() || begins(&self.only)) && !begins(&self.except)
     }
 }
 

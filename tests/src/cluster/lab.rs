@@ -126,8 +126,20 @@ impl HostedCluster {
         .await
     }
 
+    /// The same, with servers that can be told to die.
+    pub fn build_mortal(size: usize) -> Result<Self> {
+        let mut cluster = Self::build(size)?;
+        cluster.programs = Programs::mortal()?;
+        Ok(cluster)
+    }
+
     /// Starts the server of a host; `how` is said the first time.
     pub fn serve(&self, host: usize, how: &[&str]) -> Result<()> {
+        self.serve_with(host, how, &[])
+    }
+
+    /// The same, with something in its environment.
+    pub fn serve_with(&self, host: usize, how: &[&str], env: &[(&str, &str)]) -> Result<()> {
         let dir = self.dir(host);
         let pools = self.pools(host)?;
         settings(&self.lab[host].disk_from_outside().join(FOLDER), &pools)?;
@@ -140,6 +152,9 @@ impl HostedCluster {
             .args(["--listen", &self.api(host), "--cluster-listen", &cluster])
             .args(["--name", &name(host), CONSENT])
             .args(how);
+        let program = env
+            .iter()
+            .fold(program, |program, (name, value)| program.env(name, value));
         let process = self.lab[host].spawn(&program)?;
         if let Some(slot) = self.servers.lock().get_mut(host) {
             *slot = Some(process);

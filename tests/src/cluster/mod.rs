@@ -25,7 +25,8 @@ mod wait;
 
 pub use client::{Client, code_and_reason, describe, has_ended};
 pub use failpoints::{
-    ENV as FAILPOINT_ENV, Failpoints, OF_GUESTS as PLACES_OF_GUESTS, Report as FailpointReport, run as run_failpoints,
+    ENV as FAILPOINT_ENV, Failpoints, OF_GUESTS as PLACES_OF_GUESTS, Report as FailpointReport, Together,
+    run as run_failpoints,
 };
 pub use fleet::{Cluster, with_cluster};
 pub use lab::HostedCluster;

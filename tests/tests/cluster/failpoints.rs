@@ -1,6 +1,10 @@
 //! A server that dies at every place it can: each once. `cargo xtask torture failpoints` does more.
 
-use plasmavmc_tests::cluster::{Failpoints, PLACES_OF_GUESTS, run_failpoints};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use plasmavmc_tests::cluster::ha::Sampler;
+use plasmavmc_tests::cluster::{Failpoints, HostedCluster, PLACES_OF_GUESTS, Together, run_failpoints};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_may_die_at_any_step_of_a_vms_life() {
@@ -23,4 +27,45 @@ async fn check(only: Vec<String>, except: Vec<String>) {
     assert_eq!(report.violations, [] as [String; 0]);
     assert_eq!(report.never_reached, [] as [String; 0]);
     assert!(report.is_success());
+}
+
+/// Three hosts, and what watches them from outside.
+fn together<F: Future<Output = Result<()>>>(test: impl FnOnce(Arc<HostedCluster>) -> F + Send) {
+    let cluster = Arc::new(HostedCluster::build_mortal(3).unwrap());
+    let sampler = Sampler::start(cluster.lab().folder());
+    let outcome = cluster.run(async || {
+        cluster.form().await?;
+        test(Arc::clone(&cluster)).await
+    });
+    let doubles = sampler.doubles();
+    if let Err(error) = outcome {
+        panic!("{error:?}");
+    }
+    assert_eq!(doubles, [], "VMs ran twice");
+    assert!(sampler.looks() > 0);
+}
+
+#[test]
+fn a_leader_may_die_inside_a_fence_and_a_failover() {
+    together(|cluster| async move {
+        let together = Together::new(&cluster);
+        for place in ["fence-before", "fence-after", "failover-before", "failover-after"] {
+            together.host_is_lost(place).await.with_context(|| place)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_server_may_die_inside_a_freeze_a_thaw_and_a_departure() {
+    together(|cluster| async move {
+        let together = Together::new(&cluster);
+        for place in ["freeze-before", "freeze-after", "thaw-before", "thaw-after"] {
+            together.host_is_cut_off(place).await.with_context(|| place)?;
+        }
+        for place in ["leave-before", "leave-after"] {
+            together.host_is_shut_down(place).await.with_context(|| place)?;
+        }
+        Ok(())
+    });
 }

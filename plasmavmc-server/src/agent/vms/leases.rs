@@ -15,6 +15,7 @@ use super::Vms;
 use super::work::News;
 use crate::agent::prepare::Workshop;
 use crate::chain::chain;
+use crate::failpoint;
 use crate::store::{codec, keys};
 
 /// For the proof.
@@ -79,7 +80,8 @@ impl Vms {
         tracing::warn!(%vm, "this host loses its lease: holding it still");
         let number = self.begin_lease_work(vm, Holding::Freezing);
         self.spawn(async move {
-            let result = machine.freeze().await.map_err(|error| chain(&error));
+            let frozen = failpoint::FREEZE.around(machine.freeze()).await;
+            let result = frozen.map_err(|error| chain(&error));
             News::Held { vm, number, result }
         });
     }
@@ -141,7 +143,9 @@ async fn prove_and_thaw(
             placement.host, placement.incarnation
         ));
     }
-    let thawed = workshop.kvm.keeper.thaw(machine.key(), epoch).await;
+    let thawed = failpoint::THAW
+        .around(workshop.kvm.keeper.thaw(machine.key(), epoch))
+        .await;
     thawed.map_err(|error| chain(&error))?;
     let thawed = timeout(THAW_WITHIN, machine.thaw()).await;
     let thawed = thawed.map_err(|_| "QEMU does not answer yet".to_owned())?;
