@@ -75,8 +75,7 @@ impl Backend {
 
     /// Reads the mirror, with what is known of the hosts' beats.
     pub fn look<R>(&self, read: impl FnOnce(&ClusterView, &Heard) -> R) -> R {
-        let heard = self.mirror.heard(Instant::now());
-        self.mirror.read(|view| read(view, &heard))
+        self.mirror.look(Instant::now(), |view, heard| read(view, &heard))
     }
 
     /// Looks at the view, and again after every change, until there is what is looked for.

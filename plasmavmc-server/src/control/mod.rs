@@ -139,10 +139,10 @@ impl Lead {
             confirmed = asked.or(confirmed);
             let began = Instant::now();
             revision.borrow_and_update();
-            let (now_ms, mut heard) = (wall_ms(), self.mirror.heard(began));
-            heard.leading_for_ms = Some(millis(began - leads_since));
-            heard.contact.quorum_ago_ms = confirmed.map(|at| millis(began - at));
-            let planned = self.mirror.read(|view| {
+let now_ms = wall_ms();
+            let planned = self.mirror.look(began, |view, mut heard| {
+                heard.leading_for_ms = Some(millis(began - leads_since));
+                heard.contact.quorum_ago_ms = confirmed.map(|at| millis(began - at));
                 let own = heard.contact.heard_since_revision;
                 heard.contact.heard_since_revision = self.elders.lowest(own, view, began);
                 plasmavmc_core::plan::plan(view, &heard, now_ms)
@@ -168,8 +168,7 @@ impl Lead {
 
     /// Whether a host may have to be given up: then it must be known that this server still leads.
     fn somebody_is_silent(&self) -> bool {
-        let heard = self.mirror.heard(Instant::now());
-        self.mirror.read(|view| {
+        self.mirror.look(Instant::now(), |view, heard| {
             let is_open = |host: &HostId| {
                 let session = view.hosts.get(host).and_then(|known| known.session.as_ref());
                 session.is_some_and(|session| session.value.is_open())

@@ -18,6 +18,15 @@ mod flow;
 mod follow;
 mod replica;
 
+fn heard_by(replica: &Replica, now: Instant) -> Heard {
+    let ago = |at: &Instant| millis(now.saturating_duration_since(*at));
+    Heard {
+        ago_ms: replica.heard.iter().map(|(host, at)| (*host, ago(at))).collect(),
+        leading_for_ms: None,
+        contact: replica.flow.contact(now, &replica.view.timings),
+    }
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -222,13 +231,15 @@ impl Mirror {
 
     /// When each host was last heard of, by this server's own clock: the beat's arrival, not what it says.
     pub fn heard(&self, now: Instant) -> Heard {
+        heard_by(&self.shared.replica.read(), now)
+    }
+
+    /// Looks at the view, and at when the hosts in it were heard: both as of the same commit. A beat that came between
+    /// two looks would be judged by the age of the one before, and fenced though it was just sent. Only look, as in
+    /// [`Self::read`].
+    pub fn look<R>(&self, now: Instant, look: impl FnOnce(&ClusterView, Heard) -> R) -> R {
         let replica = self.shared.replica.read();
-        let ago = |at: &Instant| millis(now.saturating_duration_since(*at));
-        Heard {
-            ago_ms: replica.heard.iter().map(|(host, at)| (*host, ago(at))).collect(),
-            leading_for_ms: None,
-            contact: replica.flow.contact(now, &replica.view.timings),
-        }
+        look(&replica.view, heard_by(&replica, now))
     }
 
     /// The revision since which this process has heard of every commit; `None`: it cannot tell yet.
