@@ -10,6 +10,7 @@
 //!   ha          whether a VM is leased: frozen without contact, and started elsewhere
 //!   liveness    which hosts are given up, and on which evidence
 //!   elders      since when other member processes have listened: what tells a cold start from a loss
+//!   terms       what a beat says of time, so that the timings can change
 //!   restart     what follows a crash
 //!   plan        what the controller does
 //!   reconcile   what a host does
@@ -36,6 +37,7 @@ pub mod plan;
 pub mod protection;
 pub mod reconcile;
 pub mod restart;
+pub mod terms;
 pub mod view;
 pub mod visible;
 

@@ -13,11 +13,15 @@
 //! None of this keeps a VM from running twice: the guards do, and the transaction that fences, which compares the
 //! beat that was seen. It keeps a switch that reboots from looking like the death of everybody.
 //!
+//! How long the silence must last is said by the beat that was heard last, and by the timings of today if that is longer:
+//! see [`crate::terms`], with the proof that no change of timings lets a fence come before a lease is over.
+//!
 //! Must never: take silence for death while nobody could be heard.
 
 use plasmavmc_types::{HostId, Timings};
 
-use crate::view::{ClusterView, Heard};
+use crate::terms;
+use crate::view::{ClusterView, Heard, HostView};
 use crate::visible::seconds;
 
 /// A host whose last beat is older than every member process that lives gets this long: the whole cluster may have lost
@@ -35,6 +39,8 @@ pub const FENCE: &str = "fence";
 pub struct Overdue {
     pub host: HostId,
     pub silent_for_ms: u64,
+    /// So long is long enough for this host.
+    pub patience_ms: u64,
 }
 
 /// What is to be done about silent hosts.
@@ -97,13 +103,11 @@ pub fn judge(view: &ClusterView, heard: &Heard, now_ms: u64) -> Judgement {
     }
     let gone = overdue.len() + fenced_lately(view, now_ms);
     let is_most = gone * 2 > sessions.len().max(2);
-    let latest_ms = overdue
-        .iter()
-        .map(|overdue| overdue.silent_for_ms)
-        .min()
-        .unwrap_or_default();
     // One more word of the majority, given when they were overdue already.
-    let confirmed = latest_ms >= timings.failover_after_ms + timings.beat_ms + quorum_ago_ms;
+    let for_ms = overdue
+        .iter()
+        .map(|overdue| overdue.silent_for_ms.saturating_sub(overdue.patience_ms));
+    let confirmed = for_ms.min().unwrap_or_default() >= timings.beat_ms + quorum_ago_ms;
     if is_most && !confirmed {
         return Judgement::Wait(format!(
             "{gone} of {} hosts seem to be gone: looking once more",
@@ -125,11 +129,16 @@ fn overdue(view: &ClusterView, heard: &Heard, host: HostId) -> Option<Overdue> {
     let listening_ms = heard.contact.listening_for_ms;
     let silent_for_ms = heard.ago_ms.get(&host).copied().unwrap_or(listening_ms);
     let was_heard = silent_for_ms < listening_ms || was_outlived(view, heard, host);
+    let told_ms = terms::patience_ms(view, view.hosts.get(&host).unwrap_or(&HostView::default()));
     let patience_ms = match was_heard {
-        true => view.timings.failover_after_ms,
-        false => view.timings.failover_after_ms.max(BOOT_GRACE_MS),
+        true => told_ms,
+        false => told_ms.max(BOOT_GRACE_MS),
     };
-    (silent_for_ms >= patience_ms).then_some(Overdue { host, silent_for_ms })
+    (silent_for_ms >= patience_ms).then_some(Overdue {
+        host,
+        silent_for_ms,
+        patience_ms,
+    })
 }
 
 /// Whether its last beat was committed in the life of a member process that lives: so the cluster as a whole has not been

@@ -10,6 +10,7 @@ use plasmavmc_types::{HaPolicy, HostId, PowerWanted, VmId};
 use crate::boot;
 use crate::ha::{Leasing, leasing};
 use crate::placement::{Loads, Roll};
+use crate::terms;
 use crate::view::{ClusterView, Heard};
 use crate::visible::runs_nowhere;
 
@@ -65,8 +66,11 @@ pub fn why_not(view: &ClusterView, vm: VmId, voters: usize) -> Option<String> {
 
 /// What is left of a host's lease, as far as its beats were heard.
 pub fn lease_left_ms(view: &ClusterView, heard: &Heard, host: HostId) -> u64 {
-    let ago_ms = heard.ago_ms.get(&host);
-    ago_ms.map_or(0, |ago_ms| view.timings.freeze_after_ms.saturating_sub(*ago_ms))
+    let (ago_ms, known) = (heard.ago_ms.get(&host), view.hosts.get(&host));
+    let left = ago_ms.zip(known);
+    left.map_or(0, |(ago_ms, known)| {
+        terms::lease_ms(view, known).saturating_sub(*ago_ms)
+    })
 }
 
 /// The leased VMs that execute, or may, by their hosts.

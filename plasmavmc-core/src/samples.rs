@@ -68,6 +68,7 @@ impl Cluster {
             boot_id: uuid_text(6, number).parse::<BootId>().unwrap(),
             sequence: BeatSequence(1),
             lease_ms: 4000,
+            failover_ms: 6000,
             capacity: Capacity {
                 vcpus: 8,
                 memory_mb: 8192,

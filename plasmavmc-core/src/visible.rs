@@ -9,6 +9,7 @@ use plasmavmc_types::{
     AgentHealth, HostId, HostMode, ObservedState, Operation, OperationKind, SessionState, VmId, VmState,
 };
 
+use crate::terms;
 use crate::view::{ClusterView, Heard, HostView, Stored, VmView};
 
 /// A VM as a client is shown it.
@@ -149,7 +150,7 @@ fn liveness(view: &ClusterView, host: &HostView, last_heard_ms: Option<u64>) -> 
         return (HostState::Fenced, text);
     }
     match last_heard_ms {
-        Some(ago_ms) if ago_ms < view.timings.failover_after_ms => (HostState::Alive, String::new()),
+        Some(ago_ms) if ago_ms < terms::patience_ms(view, host) => (HostState::Alive, String::new()),
         Some(ago_ms) => (HostState::Silent, format!("last heard of {} ago", seconds(ago_ms))),
         None => (
             HostState::Silent,
@@ -299,7 +300,9 @@ fn unknown_reason(view: &ClusterView, vm: &VmView, host_name: &str, host: &Visib
     let Some(status) = vm.current_status() else {
         return text;
     };
-    let freezes = status.value.leased && host.last_heard_ms.is_none_or(|ago| ago >= view.timings.freeze_after_ms);
+    let placed_on = vm.placement.as_ref().and_then(|at| view.hosts.get(&at.value.host));
+    let lease_ms = placed_on.map_or(view.timings.freeze_after_ms, |known| terms::lease_ms(view, known));
+    let freezes = status.value.leased && host.last_heard_ms.is_none_or(|ago| ago >= lease_ms);
     let runs = matches!(status.value.state, ObservedState::Running | ObservedState::Starting);
     let then = status.value.state.vm_state();
     if freezes && runs {

@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::invalid::Checks;
-use crate::{BootId, BridgeName, Epoch, HostId, HostName, InstanceNonce, Invalid, PoolName};
+use crate::{BootId, BridgeName, Epoch, HostId, HostName, InstanceNonce, Invalid, PoolName, Timings};
 
 const MAX_ADDRESSES: usize = 8;
 const MIN_LEASE_MS: u64 = 100;
 const MAX_LEASE_MS: u64 = 600_000;
+const MAX_FAILOVER_MS: u64 = 3_600_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -266,6 +267,10 @@ pub struct BeatFields {
     pub sequence: BeatSequence,
     /// How long after sending this beat the host may let leased VMs execute.
     pub lease_ms: u64,
+    /// How long nobody may fence the host after hearing this beat, whatever the timings of the cluster are by then; 0: a
+    /// version sent it that does not say so.
+    #[serde(default)]
+    pub failover_ms: u64,
     pub capacity: Capacity,
     pub usage: Usage,
     #[serde(default)]
@@ -284,6 +289,15 @@ impl Beat {
             "is 0, but a beat belongs to an opened session".to_owned()
         });
         checks.require_range("lease_ms", fields.lease_ms, MIN_LEASE_MS..=MAX_LEASE_MS);
+        let least = Timings::least_failover_ms(fields.lease_ms);
+        let failover_ms = fields.failover_ms;
+        checks.require_range("failover_ms", failover_ms, 0..=MAX_FAILOVER_MS);
+        checks.require(failover_ms == 0 || failover_ms >= least, "failover_ms", || {
+            format!(
+                "is {failover_ms}, but must be at least {least} with a lease_ms of {}",
+                fields.lease_ms
+            )
+        });
         checks.require(fields.capacity.vcpus > 0, "capacity.vcpus", || "is 0".to_owned());
         checks.require(fields.capacity.memory_mb > 0, "capacity.memory_mb", || {
             "is 0".to_owned()

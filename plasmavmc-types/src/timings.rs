@@ -45,12 +45,24 @@ impl Timings {
         checks.require(freeze_after_ms >= least, "freeze_after_ms", || {
             format!("is {freeze_after_ms}, but two beats and an election take {least}")
         });
-        let margin = MIN_MARGIN_MS.max(freeze_after_ms / 4);
-        let least = freeze_after_ms.saturating_add(margin);
+        let least = Self::least_failover_ms(freeze_after_ms);
+        let margin = least.saturating_sub(freeze_after_ms);
         checks.require(failover_after_ms >= least, "failover_after_ms", || {
             format!("is {failover_after_ms}, but must be at least freeze_after_ms plus {margin}, which is {least}")
         });
         checks.finish(Self(fields))
+    }
+
+    /// The soonest at which a host may be fenced whose leased VMs may execute for so long: clocks run differently fast,
+    /// and guards are late.
+    pub const fn least_failover_ms(freeze_after_ms: u64) -> u64 {
+        let quarter_ms = freeze_after_ms / 4;
+        let margin_ms = if quarter_ms > MIN_MARGIN_MS {
+            quarter_ms
+        } else {
+            MIN_MARGIN_MS
+        };
+        freeze_after_ms.saturating_add(margin_ms)
     }
 }
 
@@ -125,6 +137,19 @@ mod tests {
                 .unwrap_err()
                 .mentions("freeze_after_ms")
         );
+    }
+
+    #[test]
+    fn what_is_fenced_has_frozen_before_by_a_quarter_or_a_second() {
+        for (freeze, least) in [
+            (1000, 2000),
+            (4000, 5000),
+            (4004, 5005),
+            (20_000, 25_000),
+            (u64::MAX, u64::MAX),
+        ] {
+            assert_eq!(Timings::least_failover_ms(freeze), least);
+        }
     }
 
     proptest! {

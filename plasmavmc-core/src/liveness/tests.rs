@@ -161,3 +161,59 @@ fn a_guard_that_may_be_late_is_told_to_be_early() {
     });
     assert_eq!(early_ms(&wide.unwrap(), false), 0);
 }
+
+fn timings(beat_ms: u64, freeze_after_ms: u64, failover_after_ms: u64) -> Timings {
+    let fields = plasmavmc_types::TimingsFields {
+        beat_ms,
+        freeze_after_ms,
+        failover_after_ms,
+    };
+    Timings::new(fields).unwrap()
+}
+
+/// Three hosts of which the second beat under these terms when it was last heard.
+fn beating_under(lease_ms: u64, failover_ms: u64) -> Cluster {
+    let contact = cluster(3).heard.contact;
+    let mut cluster = Cluster::of_hosts(1)
+        .with_host(2, |beat| (beat.lease_ms, beat.failover_ms) = (lease_ms, failover_ms))
+        .with_host(3, |_| ())
+        .leading_for(60_000);
+    cluster.heard.contact = contact;
+    cluster
+}
+
+#[test]
+fn a_host_that_has_not_learnt_of_a_change_is_judged_by_the_terms_of_its_last_beat() {
+    let check = |(lease_ms, failover_ms), today: Timings, ago_ms, is_fenced: bool| {
+        let mut cluster = beating_under(lease_ms, failover_ms).silent(2, ago_ms);
+        cluster.view.timings = today;
+        let expected: &[HostId] = if is_fenced { &[host_id(2)] } else { &[] };
+        assert_eq!(
+            fenced(&cluster).as_deref(),
+            Some(expected),
+            "{failover_ms} {ago_ms} {today:?}"
+        );
+    };
+    // Shortened, and it has not said so.
+    check((8000, 10_000), timings(500, 2500, 3500), 9999, false);
+    check((8000, 10_000), timings(500, 2500, 3500), 10_000, true);
+    // It has.
+    check((2500, 3500), timings(500, 2500, 3500), 3499, false);
+    check((2500, 3500), timings(500, 2500, 3500), 3500, true);
+    // Lengthened, and it has not said so: that may only make the leader wait for longer.
+    check((2500, 3500), timings(1000, 8000, 10_000), 9999, false);
+    check((2500, 3500), timings(1000, 8000, 10_000), 10_000, true);
+    // A version that does not say its terms: today, or the least that belongs to its lease.
+    check((4000, 0), Timings::default(), 5999, false);
+    check((4000, 0), Timings::default(), 6000, true);
+    check((8000, 0), timings(500, 2500, 3500), 9999, false);
+    check((8000, 0), timings(500, 2500, 3500), 10_000, true);
+}
+
+#[test]
+fn when_most_seem_gone_each_is_looked_at_once_more_after_its_own_time() {
+    let two_of_three = |ago_ms| beating_under(8000, 10_000).silent(2, ago_ms).silent(3, ago_ms);
+    assert_eq!(fenced(&two_of_three(9999)), Some(vec![host_id(3)]));
+    assert_eq!(fenced(&two_of_three(11_099)), None);
+    assert_eq!(fenced(&two_of_three(11_100)).map(|hosts| hosts.len()), Some(2));
+}

@@ -28,7 +28,7 @@ impl Planning<'_> {
         let Some(session) = &known.session else { return };
         let name = self.view.host_name(host);
         let silent = seconds(overdue.silent_for_ms);
-        let failover_after = seconds(self.view.timings.failover_after_ms);
+        let failover_after = seconds(overdue.patience_ms);
         let text = format!("host {name} was not heard for {silent}: what it ran leased may start elsewhere");
         let contact = &self.heard.contact;
         let decision = Decision {
@@ -39,7 +39,7 @@ impl Planning<'_> {
             text,
             evidence: vec![
                 self.facts_of_host(host),
-                format!("hosts are given up after {failover_after}"),
+                format!("by its last beat and the timings of the cluster it is given up after {failover_after}"),
                 format!(
                     "a majority confirmed {} ago that this server leads; commits have flowed for {}",
                     seconds(contact.quorum_ago_ms.unwrap_or_default()),

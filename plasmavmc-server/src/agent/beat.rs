@@ -7,18 +7,23 @@
 //! one has a higher number. It compares the session it belongs to, and that no later beat is stored. What it
 //! carries is at hand when it is due; it waits for nothing.
 //!
+//! The timings of the cluster may change at any moment. A beat is made of one look at them: what it says of its lease
+//! and of a fence ([`plasmavmc_core::terms`]), the deadline that follows from it, and for how long its answer is worth
+//! something.
+//!
 //! Must never happen: a beat sent twice; a beat that counts in another session; a moment published that is
 //! later than the sending of a beat that counted (leases are reckoned from it).
 
 use std::time::Duration;
 
 use plasmavmc_core::liveness::early_ms;
-use plasmavmc_types::{Beat, BeatFields, BeatSequence, Capacity, Epoch, HostFacts, Invalid, Session, Usage};
+use plasmavmc_core::terms::{Granted, Terms};
+use plasmavmc_types::{Beat, BeatFields, BeatSequence, Capacity, Epoch, HostFacts, Invalid, Session, Timings, Usage};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::session::{Attempted, Held, Opener, Quiet, SessionError, silence};
+use super::session::{Attempted, Held, Opener, Quiet, SessionError};
 use crate::chain::chain;
 use crate::clock::boottime_ms;
 use crate::failpoint;
@@ -103,10 +108,10 @@ impl Heart {
         let mut quiet: Option<(Quiet, Instant)> = None;
         let mut complained: Option<Instant> = None;
         loop {
-            let patience = silence(self.mirror.read(|view| view.timings.failover_after_ms));
-            let still = quiet.filter(|(_, since)| since.elapsed() >= patience);
-            let lease_ms = self.mirror.read(|view| view.timings.freeze_after_ms);
-            let first = |session, sequence| self.make(session, sequence, lease_ms);
+            let timings = self.timings();
+            let still = quiet.filter(|(quiet, since)| since.elapsed() >= quiet.patience(&timings));
+            // A new session begins with nothing granted.
+            let first = |session, sequence| self.make(session, sequence, Terms::of(&timings));
             let attempt = self.opener.attempt(still.map(|(quiet, _)| quiet), first);
             let attempted = tokio::select! {
                 () = self.stop.cancelled() => return None,
@@ -134,7 +139,10 @@ impl Heart {
 
     async fn beat(&self, held: Held) -> Ended {
         let mut sequence = held.sequence;
-        let mut every = self.beat_every();
+        let inherited = held.inherited.map(|stored| Granted::inherited(stored, boottime_ms()));
+        let mut granted = inherited.unwrap_or_default();
+        let mut pace = Pace::default();
+        let mut every = pace.every(&self.timings());
         let mut ticks = ticks(every);
         loop {
             tokio::select! {
@@ -143,42 +151,48 @@ impl Heart {
             }
             sequence = BeatSequence(sequence.0.saturating_add(1));
             let (sent, sent_ms) = (Instant::now(), boottime_ms());
-            let timings = self.mirror.read(|view| view.timings);
-            match self.send(&held, sequence, timings.freeze_after_ms).await {
+            let timings = self.timings();
+            let terms = granted.terms(&timings, sent_ms);
+            // Two beats later the answer is worth nothing any more, and the next beat is due.
+            let within = pace.every(&timings) * 2;
+            match self.send(&held, sequence, terms, within).await {
                 Ok(true) => {
-                    let lasts_ms = timings
-                        .freeze_after_ms
-                        .saturating_sub(early_ms(&timings, *self.is_punctual.borrow()));
-                    let lease = Lease {
-                        epoch: held.epoch(),
-                        until_ms: sent_ms.saturating_add(lasts_ms),
-                    };
-                    self.publish(held, Some((sent, lease)));
+                    granted.add(sent_ms, terms);
+                    pace.note_counted(&timings);
+                    let until_ms = until_ms(sent_ms, &timings, *self.is_punctual.borrow());
+                    let epoch = held.epoch();
+                    self.publish(held, Some((sent, Lease { epoch, until_ms })));
                 }
                 Ok(false) if self.is_lost(&held).await => return Ended::Lost,
                 Ok(false) => tracing::warn!("a beat came too late to count"),
                 Err(error) => tracing::warn!(error = %chain(&error), "a beat is not known to have counted"),
             }
-            if every != self.beat_every() {
-                every = self.beat_every();
+            let next = pace.every(&self.timings());
+            if every != next {
+                every = next;
                 ticks = self::ticks(every);
             }
         }
     }
 
-    fn beat_every(&self) -> Duration {
-        Duration::from_millis(self.mirror.read(|view| view.timings.beat_ms))
+    /// Those of the cluster, as far as this server knows.
+    fn timings(&self) -> Timings {
+        self.mirror.read(|view| view.timings)
     }
 
     /// Sends one beat, once. Whether it counted; an error says that nobody knows.
-    async fn send(&self, held: &Held, sequence: BeatSequence, lease_ms: u64) -> Result<bool, SessionError> {
-        let beat = self.make(held.session, sequence, lease_ms)?;
+    async fn send(
+        &self,
+        held: &Held,
+        sequence: BeatSequence,
+        terms: Terms,
+        within: Duration,
+    ) -> Result<bool, SessionError> {
+        let beat = self.make(held.session, sequence, terms)?;
         let host = self.opener.host;
         let write = Write::new()
             .expect(keys::session(host), held.revision)
             .put_beat(host, &beat);
-        // Two beats later the answer is worth nothing any more, and the next beat is due.
-        let within = self.beat_every() * 2;
         match failpoint::BEAT
             .around(write.commit_within(&*self.opener.kv, within))
             .await
@@ -199,14 +213,15 @@ impl Heart {
         }
     }
 
-    fn make(&self, session: Session, sequence: BeatSequence, lease_ms: u64) -> Result<Beat, Invalid> {
+    fn make(&self, session: Session, sequence: BeatSequence, terms: Terms) -> Result<Beat, Invalid> {
         let load = self.load.borrow().clone();
         Beat::new(BeatFields {
             epoch: session.epoch,
             instance: session.instance,
             boot_id: session.boot_id,
             sequence,
-            lease_ms,
+            lease_ms: terms.lease_ms,
+            failover_ms: terms.failover_ms,
             capacity: self.capacity,
             usage: load.usage,
             facts: load.facts,
@@ -224,6 +239,30 @@ impl Heart {
                 lease: sent.map(|(_, lease)| lease).or(state.lease),
             };
         });
+    }
+}
+
+/// Until when leased VMs may execute if a beat counts that was sent at this moment under these timings.
+fn until_ms(sent_ms: u64, timings: &Timings, is_punctual: bool) -> u64 {
+    let lasts_ms = timings.freeze_after_ms.saturating_sub(early_ms(timings, is_punctual));
+    sent_ms.saturating_add(lasts_ms)
+}
+
+/// How often it beats. A longer time holds only once a beat has counted that came under it: until then the lease is the
+/// shorter one, and must not run out between two beats, or for the loss of one.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    counted_ms: Option<u64>,
+}
+
+impl Pace {
+    fn note_counted(&mut self, timings: &Timings) {
+        self.counted_ms = Some(timings.beat_ms);
+    }
+
+    fn every(self, timings: &Timings) -> Duration {
+        let today_ms = timings.beat_ms;
+        Duration::from_millis(self.counted_ms.map_or(today_ms, |counted_ms| counted_ms.min(today_ms)))
     }
 }
 
@@ -248,4 +287,46 @@ fn occupied(session: &Session) -> String {
          changed, it goes on once that session is fenced",
         session.instance, session.boot_id, session.epoch
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use plasmavmc_types::TimingsFields;
+
+    use super::*;
+
+    fn timings(beat_ms: u64, freeze_after_ms: u64, failover_after_ms: u64) -> Timings {
+        let fields = TimingsFields {
+            beat_ms,
+            freeze_after_ms,
+            failover_after_ms,
+        };
+        Timings::new(fields).unwrap()
+    }
+
+    #[test]
+    fn a_slower_pace_waits_for_a_beat_that_counted_under_it() {
+        let (usual, slow, fast) = (
+            timings(1000, 4000, 6000),
+            timings(3000, 12_000, 16_000),
+            timings(500, 2500, 4000),
+        );
+        let mut pace = Pace::default();
+        let check = |pace: Pace, today, ms| assert_eq!(pace.every(today), Duration::from_millis(ms), "{pace:?}");
+        check(pace, &usual, 1000);
+        pace.note_counted(&usual);
+        check(pace, &slow, 1000);
+        check(pace, &fast, 500);
+        pace.note_counted(&slow);
+        check(pace, &slow, 3000);
+        check(pace, &usual, 1000);
+    }
+
+    #[test]
+    fn the_deadline_is_of_the_timings_that_the_beat_was_sent_under() {
+        let tight = timings(1000, 4000, 5000);
+        assert_eq!(until_ms(10_000, &tight, true), 14_000);
+        assert_eq!(until_ms(10_000, &tight, false), 12_000);
+        assert_eq!(until_ms(10_000, &timings(500, 2500, 5500), false), 12_500);
+    }
 }

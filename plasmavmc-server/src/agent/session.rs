@@ -27,8 +27,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chainfire::kv::{Consistency, Key, Kv, KvError};
+use plasmavmc_core::terms::Terms;
 use plasmavmc_core::visible::runs_nowhere;
-use plasmavmc_types::{Beat, BeatSequence, Epoch, HostId, Invalid, Session, SessionState};
+use plasmavmc_types::{Beat, BeatSequence, Epoch, HostId, Invalid, Session, SessionState, Timings};
 
 use super::instance::Instance;
 use crate::failpoint;
@@ -85,6 +86,8 @@ pub struct Held {
     pub revision: u64,
     /// The last beat that is stored.
     pub sequence: BeatSequence,
+    /// What it says of time, if the session goes on: the guard may hold the deadline of an earlier process to it.
+    pub inherited: Option<Terms>,
 }
 
 impl Held {
@@ -123,6 +126,17 @@ pub enum Attempted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quiet {
     pub beat_revision: u64,
+    /// What it says of time.
+    told: Option<Terms>,
+}
+
+impl Quiet {
+    /// How long it has to stand still: nobody who is in contact is silent for so long, neither by the timings of today
+    /// nor by those that the beat was sent under.
+    pub fn patience(&self, timings: &Timings) -> Duration {
+        let told_ms = self.told.map_or(0, |terms| terms.failover_ms);
+        Duration::from_millis(told_ms.max(timings.failover_after_ms))
+    }
 }
 
 /// What is stored of this host's session and beat.
@@ -131,6 +145,7 @@ struct Seen {
     session_revision: u64,
     sequence: BeatSequence,
     beat_revision: u64,
+    told: Option<Terms>,
 }
 
 /// Opens sessions of one instance of a host.
@@ -158,12 +173,14 @@ impl Opener {
                     session,
                     revision: seen.session_revision,
                     sequence: seen.sequence,
+                    inherited: seen.told,
                 }));
             }
             (Opening::Wait, Some(session)) => return Ok(Attempted::Occupied(session)),
             (Opening::Reopen { .. }, _) if quiet.is_none_or(|quiet| quiet.beat_revision != seen.beat_revision) => {
                 return Ok(Attempted::Silence(Quiet {
                     beat_revision: seen.beat_revision,
+                    told: seen.told,
                 }));
             }
             (Opening::Displace { .. }, Some(session)) if self.may_run_here().await? => {
@@ -206,6 +223,7 @@ impl Opener {
             session,
             revision: opened.revision,
             sequence,
+            inherited: None,
         }))
     }
 
@@ -233,20 +251,17 @@ impl Opener {
         let session = get(keys::session(self.host)).await?.kv;
         let beat = get(keys::beat(self.host)).await?.kv;
         let decoded = session.as_ref().map(|kv| codec::decode_session(&kv.value));
-        // The number alone counts here; one of a later version has it, too.
+        // The number counts here; one of a later version has it, too, whatever else it is.
         let sequence = beat.as_ref().and_then(|kv| kv.value.first_chunk::<8>().copied());
+        let told = beat.as_ref().and_then(|kv| codec::decode_beat(&kv.value).ok());
         Ok(Seen {
             session: decoded.transpose().map_err(unreadable)?,
             session_revision: session.map_or(0, |kv| kv.mod_revision),
             sequence: BeatSequence(sequence.map_or(0, u64::from_be_bytes)),
             beat_revision: beat.map_or(0, |kv| kv.mod_revision),
+            told: told.as_ref().map(Terms::told_by),
         })
     }
-}
-
-/// How long the beats of an earlier boot have to stand still: nobody who is in contact is silent for so long.
-pub fn silence(failover_after_ms: u64) -> Duration {
-    Duration::from_millis(failover_after_ms)
 }
 
 #[cfg(test)]
@@ -316,6 +331,21 @@ mod tests {
         // A nonce of ours, but not as we had it.
         check(Some((4, 3, 9, SessionState::Open)), Opening::Wait);
         check(Some((4, 2, 9, SessionState::Open)), Opening::Wait);
+    }
+
+    #[test]
+    fn beats_of_an_earlier_boot_stand_still_for_as_long_as_they_say_themselves() {
+        let check = |told_ms: Option<u64>, expected_ms| {
+            let told = told_ms.map(|failover_ms| Terms {
+                lease_ms: 4000,
+                failover_ms,
+            });
+            let quiet = Quiet { beat_revision: 7, told };
+            assert_eq!(quiet.patience(&Timings::default()), Duration::from_millis(expected_ms));
+        };
+        check(None, 6000);
+        check(Some(5000), 6000);
+        check(Some(25_000), 25_000);
     }
 
     #[test]

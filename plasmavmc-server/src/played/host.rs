@@ -74,6 +74,7 @@ impl Host {
             boot_id: self.session.boot_id,
             sequence: BeatSequence(self.sequence),
             lease_ms: 4000,
+            failover_ms: 6000,
             capacity: Capacity {
                 vcpus: 8,
                 memory_mb: 16_384,

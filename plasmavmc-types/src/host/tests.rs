@@ -10,6 +10,7 @@ fn beat() -> BeatFields {
         boot_id: BootId::from_uuid(Uuid::from_u128(2)),
         sequence: BeatSequence(1),
         lease_ms: 4000,
+        failover_ms: 6000,
         capacity: Capacity {
             vcpus: 8,
             memory_mb: 16_384,
@@ -76,6 +77,29 @@ fn a_beat_needs_a_session_a_lease_and_a_capacity() {
     assert_eq!(invalid.problems().len(), 4, "{invalid}");
     let json = serde_json::to_string(&spoilt).unwrap();
     assert!(serde_json::from_str::<Beat>(&json).is_err());
+}
+
+#[test]
+fn a_beat_leaves_a_margin_between_its_lease_and_a_fence_or_does_not_say_when() {
+    let check = |lease_ms, failover_ms, is_taken: bool| {
+        let made = Beat::new(BeatFields {
+            lease_ms,
+            failover_ms,
+            ..beat()
+        });
+        assert_eq!(made.is_ok(), is_taken, "{lease_ms} {failover_ms}");
+        assert!(made.err().is_none_or(|invalid| invalid.mentions("failover_ms")));
+    };
+    check(4000, 0, true);
+    check(4000, 5000, true);
+    check(4000, 4999, false);
+    check(20_000, 25_000, true);
+    check(20_000, 24_999, false);
+    check(4000, 3_600_000, true);
+    check(4000, 3_600_001, false);
+    let mut older = serde_json::to_value(beat()).unwrap();
+    older.as_object_mut().unwrap().remove("failover_ms");
+    assert_eq!(serde_json::from_value::<Beat>(older).unwrap().failover_ms, 0);
 }
 
 #[test]

@@ -55,6 +55,8 @@ breaks! {
     SessionNotMatched = "session-not-matched", "the session that is held counts though the view does not show it yet";
     OpenWithoutOrder = "open-without-order", "the beat that opens a session may be older than the stored one";
     ReplayCounts = "replay-counts", "what a member replays when it starts counts as heard";
+    TodaysTimingsJudge = "todays-timings-judge", "a leader judges hosts by the timings of today alone, whatever their beats say";
+    ShorterAtOnce = "shorter-at-once", "a beat says its own terms alone, though one before granted more";
     NoQmpStop = "no-qmp-stop", "guests are not asked to hold still before the deadline";
 }
 

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plasmavmc_core::elders::Elders;
 use plasmavmc_core::reconcile::{Doing, Ended, Holding, LaunchFailure, Local, Observed, Outcome};
+use plasmavmc_core::terms::Granted;
 use plasmavmc_types::{AttemptId, BootId, Epoch, HostId, Incarnation, InstanceNonce, OperationId, PauseCause, VmId};
 
 use plasmavmc_guard::deadman::Deadman;
@@ -107,6 +108,10 @@ pub struct Heart {
     pub awaits: Option<u64>,
     /// The beat that stands still, and since when by this clock.
     pub quiet: Option<(u64, u64)>,
+    /// What its beats have granted in this session.
+    pub granted: Granted,
+    /// The time between beats under which the last one counted.
+    pub pace_ms: Option<u64>,
     /// Until when the lease lasts, as this process knows.
     pub until_ms: u64,
     /// The session that it is of.

@@ -6,7 +6,7 @@ use plasmavmc_core::change::{Change, Part, Put};
 use plasmavmc_core::lifecycle::{admit, admit_delete};
 use plasmavmc_core::reconcile::Ended;
 use plasmavmc_core::visible;
-use plasmavmc_types::{Departure, HaPolicy, HostMode, Leaving, ObservedState, OperationKind, VmId};
+use plasmavmc_types::{Departure, HaPolicy, HostMode, Leaving, ObservedState, OperationKind, Timings, VmId};
 
 use crate::host::Run;
 use crate::ids;
@@ -51,6 +51,8 @@ pub enum Outside {
     GuestPowersOff(u64),
     /// QEMU of this VM does not start on this host, or does again.
     Broken(u64, usize, bool),
+    /// Those of the cluster from now on.
+    Timings(Timings),
     /// A host is taken out as dead, which is its operator's word.
     TakeOut(usize),
     Heal,
@@ -192,13 +194,18 @@ impl World {
             }
             Outside::Ask(number, kind) => self.ask(ids::vm(*number), *kind, false, now_ms),
             Outside::Delete(number, force) => self.ask(ids::vm(*number), OperationKind::Delete, *force, now_ms),
+            Outside::Timings(_) => Some(Change::new()),
             _ => None,
         };
         let text = self.told(call);
         let Some(change) = change else {
             return self.fact(|| format!("> {text}: refused"));
         };
-        let done = self.propose_as_client(Txn::of(change, By::Client, "call"));
+        let mut txn = Txn::of(change, By::Client, "call");
+        if let Outside::Timings(timings) = call {
+            txn.timings = Some(*timings);
+        }
+        let done = self.propose_as_client(txn);
         self.fact(|| format!("> {text}: {}", if done { "done" } else { "nobody leads" }));
         match call {
             Outside::Create(number) if done => drop(self.check.acknowledged.insert(ids::vm(*number))),

@@ -163,6 +163,7 @@ fn add_host(view: &mut ClusterView, number: u32, is_fenced: bool) -> Result<(), 
         boot_id,
         sequence: BeatSequence(1),
         lease_ms: 4000,
+        failover_ms: 6000,
         capacity: Capacity {
             vcpus: 16,
             memory_mb: 65_536,

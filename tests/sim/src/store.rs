@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use plasmavmc_core::change::Change;
+use plasmavmc_core::terms::Terms;
 use plasmavmc_core::view::{ClusterView, Stored};
-use plasmavmc_types::{Beat, HostId, Session};
+use plasmavmc_types::{Beat, HostId, Session, Timings};
 
 /// Whose transaction it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Txn {
     pub beat: Option<(HostId, Beat)>,
     /// Whether that is compared.
     pub in_order: bool,
+    /// Those of the cluster from now on.
+    pub timings: Option<Timings>,
     pub what: &'static str,
 }
 
@@ -42,6 +45,7 @@ impl Txn {
             opens: None,
             beat: None,
             in_order: true,
+            timings: None,
             what,
         }
     }
@@ -62,6 +66,7 @@ impl Txn {
         if let Some((host, beat)) = &self.beat {
             view.hosts.entry(*host).or_default().beat = Some(Stored::new(beat.clone(), revision));
         }
+        view.timings = self.timings.unwrap_or(view.timings);
         view.revision = revision;
         trim(view);
     }
@@ -107,18 +112,28 @@ pub struct Proposal {
     pub taken: Option<(usize, u64)>,
 }
 
+/// A beat on its way: when it was sent, and under what, as its host knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    pub at_ms: u64,
+    /// For how long after the sending it lets leased VMs execute, if it counts.
+    pub lasts_ms: u64,
+    pub beat_ms: u64,
+    pub terms: Terms,
+}
+
 /// Who is told what became of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
     Nobody,
     Beat {
         life: u64,
-        sent_ms: u64,
+        sent: Sent,
         number: u64,
     },
     Open {
         life: u64,
-        sent_ms: u64,
+        sent: Sent,
         epoch: plasmavmc_types::Epoch,
         sequence: u64,
     },

@@ -9,13 +9,13 @@ const SEEDS: u64 = 400;
 
 /// Breaks that need a rare schedule, and where one was found: the rest is noticed within the first seeds.
 const RARE: [(Break, u64); 7] = [
-    (Break::DeadlineFromAnswer, 991),
+    (Break::DeadlineFromAnswer, 408),
     (Break::FenceWithoutBeatGuard, 1118),
-    (Break::ThawOrderWithoutEpoch, 3563),
-    (Break::ClaimWithoutSession, 66),
-    (Break::ClaimWithoutAttempt, 774),
-    (Break::LateAnswerExtends, 175),
-    (Break::BeatRetried, 1437),
+    (Break::ThawOrderWithoutEpoch, 1044),
+    (Break::ClaimWithoutSession, 255),
+    (Break::ClaimWithoutAttempt, 1415),
+    (Break::LateAnswerExtends, 148),
+    (Break::BeatRetried, 186),
 ];
 
 #[test]

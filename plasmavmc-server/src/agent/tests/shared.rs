@@ -40,6 +40,7 @@ async fn neighbour(place: &Place) -> Probes {
         boot_id,
         sequence: BeatSequence(1),
         lease_ms: 4000,
+        failover_ms: 6000,
         capacity: Capacity { vcpus: 1, memory_mb: 1 },
         usage: Usage::default(),
         facts: HostFacts {

@@ -50,6 +50,8 @@ pub fn beat(sequence: u64) -> Beat {
         boot_id: BootId::from_uuid(uuid(0xb2)),
         sequence: BeatSequence(sequence),
         lease_ms: 4000,
+        // What came later is in `random`: these bytes are frozen.
+        failover_ms: 0,
         capacity: Capacity {
             vcpus: 8,
             memory_mb: 16_384,

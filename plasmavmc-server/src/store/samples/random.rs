@@ -330,6 +330,7 @@ prop_compose! {
         session in any_session(),
         sequence in any::<u64>(),
         lease_ms in 100u64..=600_000,
+        spare_ms in option::of(0u64..100_000),
         (vcpus, memory_mb) in (1u32.., 1u64..),
         (vms, vcpus_used, memory_used_mb) in any::<(u32, u32, u64)>(),
         pools in vec(any_name(), 0..3),
@@ -343,6 +344,7 @@ prop_compose! {
             boot_id: session.boot_id,
             sequence: BeatSequence(sequence),
             lease_ms,
+            failover_ms: spare_ms.map_or(0, |spare_ms| Timings::least_failover_ms(lease_ms) + spare_ms),
             capacity: Capacity { vcpus, memory_mb },
             usage: Usage { vms, vcpus: vcpus_used, memory_mb: memory_used_mb },
             facts: HostFacts {

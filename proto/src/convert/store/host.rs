@@ -132,6 +132,7 @@ pub fn write_beat(beat: &Beat) -> store::Beat {
         instance: id_bytes(beat.instance.as_uuid()),
         boot_id: id_bytes(beat.boot_id.as_uuid()),
         lease_ms: beat.lease_ms,
+        failover_ms: beat.failover_ms,
         vcpus: beat.capacity.vcpus,
         memory_mb: beat.capacity.memory_mb,
         vms_used: beat.usage.vms,
@@ -163,6 +164,7 @@ pub fn read_beat(sequence: BeatSequence, message: store::Beat) -> Result<Beat, I
         boot_id,
         sequence,
         lease_ms: message.lease_ms,
+        failover_ms: message.failover_ms,
         capacity: Capacity {
             vcpus: message.vcpus,
             memory_mb: message.memory_mb,

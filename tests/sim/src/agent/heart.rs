@@ -3,6 +3,7 @@
 //! Must never happen (without a break): a deadline later than the sending of a beat that counted plus the lease.
 
 use plasmavmc_core::change::{Change, Part};
+use plasmavmc_core::terms::{Granted, Terms};
 use plasmavmc_core::view::{ClusterView, VmView, revision_of};
 use plasmavmc_core::visible::runs_nowhere;
 use plasmavmc_types::{
@@ -11,7 +12,7 @@ use plasmavmc_types::{
 
 use crate::breaks::Break;
 use crate::host::Held;
-use crate::store::{By, Outcome, ReadFor, Reply, Txn};
+use crate::store::{By, Outcome, ReadFor, Reply, Sent, Txn};
 use crate::world::{Event, World};
 
 const TRY_OPEN_MS: u64 = 1000;
@@ -28,7 +29,7 @@ enum Opening {
 
 impl World {
     pub fn beat_due(&mut self, site: usize, life: u64) {
-        let (lease_ms, beat_ms) = (self.setup.timings.freeze_after_ms, self.setup.timings.beat_ms);
+        let timings = self.timings(site);
         let clock = self.sites[site].clock;
         let Some(server) = self.sites[site].server_of(life) else {
             return;
@@ -42,14 +43,35 @@ impl World {
         };
         server.heart.sequence += 1;
         let sequence = server.heart.sequence;
+        // A longer time between beats holds once a beat has counted that came under it.
+        let beat_ms = server
+            .heart
+            .pace_ms
+            .map_or(timings.beat_ms, |ms| ms.min(timings.beat_ms));
         self.after(clock.real(beat_ms), Event::Beat { site, life });
-        self.send_beat(site, life, held, sequence, lease_ms);
+        self.send_beat(site, life, held, sequence, beat_ms);
     }
 
-    fn send_beat(&mut self, site: usize, life: u64, held: Held, sequence: u64, lease_ms: u64) {
-        let (host, sent_ms) = (self.sites[site].host, self.local_ms(site));
+    /// A beat that is sent now: all that it says of time comes of one look at the timings.
+    fn sending(&mut self, site: usize, life: u64, is_first: bool) -> Sent {
+        let (timings, at_ms) = (self.timings(site), self.local_ms(site));
+        let forgets = self.breaks(Break::ShorterAtOnce) || is_first;
+        let server = self.sites[site].server_of(life);
+        let granted = server
+            .filter(|_| !forgets)
+            .map_or(Granted::default(), |server| server.heart.granted);
+        Sent {
+            at_ms,
+            lasts_ms: timings.freeze_after_ms,
+            beat_ms: timings.beat_ms,
+            terms: granted.terms(&timings, at_ms),
+        }
+    }
+
+    fn send_beat(&mut self, site: usize, life: u64, held: Held, sequence: u64, beat_ms: u64) {
+        let (host, sent) = (self.sites[site].host, self.sending(site, life, false));
         let session = self.own_session(site, held.epoch);
-        let Some(beat) = self.make_beat(site, session, sequence, lease_ms) else {
+        let Some(beat) = self.make_beat(site, session, sequence, sent.terms) else {
             return;
         };
         let mut change = Change::new();
@@ -64,8 +86,8 @@ impl World {
         if let Some(server) = self.sites[site].server_of(life) {
             server.heart.awaits = Some(number);
         }
-        self.propose(site, txn, Reply::Beat { life, sent_ms, number });
-        let within = 2 * self.setup.timings.beat_ms;
+        self.propose(site, txn, Reply::Beat { life, sent, number });
+        let within = 2 * beat_ms;
         if !self.breaks(Break::NoAnswerTimeout) {
             let within = self.sites[site].clock.real(within);
             self.after(within, Event::GiveUpAnswer { site, life, number });
@@ -83,7 +105,7 @@ impl World {
         }
     }
 
-    fn make_beat(&self, site: usize, session: Session, sequence: u64, lease_ms: u64) -> Option<Beat> {
+    fn make_beat(&self, site: usize, session: Session, sequence: u64, terms: Terms) -> Option<Beat> {
         let here = &self.sites[site];
         let shared: Vec<PoolName> = PoolName::new("shared")
             .into_iter()
@@ -95,7 +117,8 @@ impl World {
             instance: session.instance,
             boot_id: session.boot_id,
             sequence: BeatSequence(sequence),
-            lease_ms,
+            lease_ms: terms.lease_ms,
+            failover_ms: terms.failover_ms,
             capacity: Capacity {
                 vcpus: 16,
                 memory_mb: here.memory_mb,
@@ -110,8 +133,8 @@ impl World {
         Beat::new(fields).ok()
     }
 
-    pub fn beat_answered(&mut self, site: usize, life: u64, (sent_ms, number): (u64, u64), outcome: Outcome) {
-        let (local, lease_ms) = (self.local_ms(site), self.setup.timings.freeze_after_ms);
+    pub fn beat_answered(&mut self, site: usize, life: u64, (sent, number): (Sent, u64), outcome: Outcome) {
+        let local = self.local_ms(site);
         let (from_answer, late_counts) = (
             self.breaks(Break::DeadlineFromAnswer),
             self.breaks(Break::LateAnswerExtends),
@@ -132,9 +155,11 @@ impl World {
                 let from = if from_answer || (is_late && late_counts) {
                     local
                 } else {
-                    sent_ms
+                    sent.at_ms
                 };
-                let until_ms = from + lease_ms;
+                let until_ms = from + sent.lasts_ms;
+                server.heart.granted.add(sent.at_ms, sent.terms);
+                server.heart.pace_ms = Some(sent.beat_ms);
                 if until_ms <= local {
                     return;
                 }
@@ -159,7 +184,7 @@ impl World {
 
     pub fn answer_given_up(&mut self, site: usize, life: u64, number: u64) {
         let retries = self.breaks(Break::BeatRetried);
-        let lease_ms = self.setup.timings.freeze_after_ms;
+        let beat_ms = self.timings(site).beat_ms;
         let Some(server) = self.sites[site].server_of(life) else {
             return;
         };
@@ -169,7 +194,7 @@ impl World {
         server.heart.awaits = None;
         if let Some(held) = server.heart.held.filter(|_| retries) {
             let sequence = server.heart.sequence;
-            self.send_beat(site, life, held, sequence, lease_ms);
+            self.send_beat(site, life, held, sequence, beat_ms);
         }
     }
 
@@ -247,7 +272,9 @@ impl World {
         let session = stored.and_then(|host| host.session.as_ref());
         let beat = stored.and_then(|host| host.beat.as_ref());
         let sequence = beat.map_or(0, |beat| beat.value.sequence.0);
-        let silence_ms = self.setup.timings.failover_after_ms;
+        let told = beat.map(|beat| Terms::told_by(&beat.value));
+        let told_ms = told.map_or(0, |told| told.failover_ms);
+        let silence_ms = told_ms.max(self.timings(site).failover_after_ms);
         let opening = self.judge(site, session.map(|session| &session.value), &view);
         let Some(server) = self.sites[site].server_of(life) else {
             return;
@@ -262,6 +289,8 @@ impl World {
                 let revision = revision_of(session);
                 server.heart.held = Some(Held { epoch, revision });
                 server.heart.sequence = sequence;
+                // The guard may hold the deadline of an earlier process to it.
+                server.heart.granted = told.map_or(Granted::default(), |told| Granted::inherited(told, local));
                 return self.after(1, Event::Beat { site, life });
             }
             Opening::Wait => return,
@@ -283,9 +312,9 @@ impl World {
     }
 
     fn open(&mut self, site: usize, life: u64, epoch: Epoch, sequence: u64, (session, beat): (u64, u64)) {
-        let (host, sent_ms) = (self.sites[site].host, self.local_ms(site));
+        let (host, sent) = (self.sites[site].host, self.sending(site, life, true));
         let own = self.own_session(site, epoch);
-        let Some(first) = self.make_beat(site, own, sequence, self.setup.timings.freeze_after_ms) else {
+        let Some(first) = self.make_beat(site, own, sequence, sent.terms) else {
             return;
         };
         let mut change = Change::new();
@@ -305,7 +334,7 @@ impl World {
             txn,
             Reply::Open {
                 life,
-                sent_ms,
+                sent,
                 epoch,
                 sequence,
             },
@@ -317,9 +346,9 @@ impl World {
         self.after(OPEN_WITHIN_MS, Event::GiveUpAnswer { site, life, number });
     }
 
-    pub fn open_answered(&mut self, site: usize, life: u64, sent: (u64, Epoch, u64), outcome: Outcome) {
-        let (sent_ms, epoch, sequence) = sent;
-        let (local, lease_ms) = (self.local_ms(site), self.setup.timings.freeze_after_ms);
+    pub fn open_answered(&mut self, site: usize, life: u64, sent: (Sent, Epoch, u64), outcome: Outcome) {
+        let (sent, epoch, sequence) = sent;
+        let local = self.local_ms(site);
         let Some(server) = self.sites[site].server_of(life) else {
             return;
         };
@@ -330,7 +359,10 @@ impl World {
         let Outcome::Done(revision) = outcome else { return };
         server.heart.held = Some(Held { epoch, revision });
         server.heart.sequence = sequence;
-        let until_ms = sent_ms + lease_ms;
+        server.heart.granted = Granted::default();
+        server.heart.granted.add(sent.at_ms, sent.terms);
+        server.heart.pace_ms = Some(sent.beat_ms);
+        let until_ms = sent.at_ms + sent.lasts_ms;
         if until_ms > local {
             server.heart.until_ms = until_ms;
             server.heart.lease_epoch = Some(epoch);

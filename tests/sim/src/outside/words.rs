@@ -16,6 +16,7 @@ impl Outside {
                 | Outside::Mode(..)
                 | Outside::Depart(..)
                 | Outside::TakeOut(_)
+                | Outside::Timings(_)
                 | Outside::Ask(..)
                 | Outside::Delete(..)
         )
@@ -59,6 +60,12 @@ impl World {
             Outside::Broken(number, site, true) => format!("broken {} {}", vm(number), host(site)),
             Outside::Broken(number, site, false) => format!("mended {} {}", vm(number), host(site)),
             Outside::TakeOut(site) => format!("take-out {}", host(site)),
+            Outside::Timings(timings) => {
+                let seconds = |ms: u64| format!("{}.{}s", ms / 1000, ms % 1000 / 100);
+                let (beat, freeze, failover) = (timings.beat_ms, timings.freeze_after_ms, timings.failover_after_ms);
+                let [beat, freeze, failover] = [beat, freeze, failover].map(seconds);
+                format!("timings beat={beat} freeze={freeze} failover={failover}")
+            }
             Outside::Heal => "heal".to_owned(),
         }
     }

@@ -96,6 +96,17 @@ pub fn setup_of(seed: u64, broken: Option<Break>) -> (Setup, Vec<(u64, Outside)>
         }
         .add(at_ms);
     }
+    let changes = if rng.percent(40) { rng.within((1, 4)) } else { 0 };
+    for _ in 0..changes {
+        let at_ms = rng.within((FAULTS_FROM_MS - 3000, HEAL_AT_MS - 2000));
+        Faults {
+            rng: &mut rng,
+            setup: &setup,
+            profile,
+            events: &mut events,
+        }
+        .change_timings(at_ms);
+    }
     if profile != Profile::Gaps {
         let calls = if profile == Profile::Calls { 10 } else { 3 };
         for _ in 0..rng.within((0, calls)) {
@@ -342,6 +353,35 @@ impl Faults<'_> {
                 self.push(at_ms, Outside::GuestDies(vm));
             }
             _ => self.push(at_ms, Outside::Lead(site)),
+        }
+    }
+
+    /// Longer or shorter; often somebody does not hear of it, or is not heard right after it.
+    fn change_timings(&mut self, at_ms: u64) {
+        let (beat_ms, freeze_after_ms, failover_after_ms) = match (self.profile, self.rng.below(6)) {
+            // Where nobody may be given up, none that are shorter than a switch may be away.
+            (Profile::Gaps, drawn) => {
+                [(1000, 4000, 6000), (1000, 8000, 10_000), (2000, 8000, 12_000)][drawn as usize % 3]
+            }
+            (_, 0) => (1000, 4000, 6000),
+            (_, 1) => (1000, 4000, 5000),
+            (_, 2) => (500, 2500, 3500),
+            (_, 3) => (500, 3000, 4000),
+            (_, 4) => (1000, 12_000, 15_000),
+            (_, _) => (3000, 9000, 12_000),
+        };
+        let fields = TimingsFields {
+            beat_ms,
+            freeze_after_ms,
+            failover_after_ms,
+        };
+        let Ok(timings) = Timings::new(fields) else { return };
+        self.push(at_ms, Outside::Timings(timings));
+        if self.profile != Profile::Gaps && self.rng.percent(60) {
+            let site = self.site();
+            let cut_at = (at_ms + self.rng.within((0, 3000))).saturating_sub(1000);
+            let until_ms = cut_at + self.length().max(failover_after_ms);
+            self.cut_for(site, cut_at, until_ms);
         }
     }
 

@@ -115,7 +115,7 @@ impl Reading {
             }
             "host" => self.edit_host(rest)?,
             "vm" => self.add_vm(rest)?,
-            "timings" => self.timings(rest)?,
+            "timings" => self.timings = self.timings(rest)?,
             "seed" => {
                 self.seed = number(rest.first().copied().unwrap_or(""))?;
                 self.delays = Delays::random();
@@ -212,7 +212,8 @@ impl Reading {
         Ok(())
     }
 
-    fn timings(&mut self, words: &[&str]) -> Said<()> {
+    /// What is not said stays as the cluster began.
+    fn timings(&self, words: &[&str]) -> Said<Timings> {
         let mut fields: TimingsFields = *self.timings;
         for word in words {
             let (key, value) = word.split_once('=').ok_or("KEY=VALUE")?;
@@ -223,8 +224,7 @@ impl Reading {
                 other => return Err(format!("there is no timing {other}")),
             }
         }
-        self.timings = Timings::new(fields).map_err(|invalid| invalid.to_string())?;
-        Ok(())
+        Timings::new(fields).map_err(|invalid| invalid.to_string())
     }
 
     fn command(&self, words: &[&str]) -> Said<Outside> {
@@ -270,6 +270,7 @@ impl Reading {
             ["guest-powers-off", name] => Outside::GuestPowersOff(vm(name)?),
             ["broken", name, on] => Outside::Broken(vm(name)?, host(on)?, true),
             ["mended", name, on] => Outside::Broken(vm(name)?, host(on)?, false),
+            ["timings", changed @ ..] => Outside::Timings(self.timings(changed)?),
             ["heal"] => Outside::Heal,
             other => return Err(format!("{} is no command", other.join(" "))),
         })

@@ -102,13 +102,13 @@ impl World {
         };
         match proposal.reply {
             Reply::Nobody => {}
-            Reply::Beat { life, sent_ms, number } => self.beat_answered(site, life, (sent_ms, number), outcome),
+            Reply::Beat { life, sent, number } => self.beat_answered(site, life, (sent, number), outcome),
             Reply::Open {
                 life,
-                sent_ms,
+                sent,
                 epoch,
                 sequence,
-            } => self.open_answered(site, life, (sent_ms, epoch, sequence), outcome),
+            } => self.open_answered(site, life, (sent, epoch, sequence), outcome),
             Reply::Write { life, vm, number } => self.wrote(site, life, (vm, number), outcome),
             Reply::Order { life, vm, number } => self.gate_passed(site, life, (vm, number), outcome),
             Reply::Control { life, round } => self.control_answered(site, life, round),

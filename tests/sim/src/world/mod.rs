@@ -13,7 +13,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use plasmavmc_core::view::ClusterView;
-use plasmavmc_types::{HostId, Incarnation, InstanceNonce, VmId};
+use plasmavmc_types::{HostId, Incarnation, InstanceNonce, Timings, VmId};
 
 pub use event::{Event, ThawOrder};
 
@@ -181,6 +181,11 @@ impl World {
 
     pub fn breaks(&self, one: Break) -> bool {
         self.setup.breaks.has(one)
+    }
+
+    /// Those of the cluster, as this member knows: what it has applied may be old.
+    pub fn timings(&self, site: usize) -> Timings {
+        self.store.at(self.sites[site].applied).view.timings
     }
 
     pub fn life(&mut self) -> u64 {

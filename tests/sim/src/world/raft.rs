@@ -211,7 +211,7 @@ impl World {
     /// A member applies what it was sent, and notes who was heard.
     pub(super) fn apply(&mut self, site: usize, life: u64, upto: usize) {
         let local = self.local_ms(site);
-        let gap_ms = plasmavmc_core::liveness::gap_ms(&self.setup.timings);
+        let gap_ms = plasmavmc_core::liveness::gap_ms(&self.timings(site));
         let store = &self.store;
         let Some(server) = self.sites[site].server_of(life) else {
             return;
