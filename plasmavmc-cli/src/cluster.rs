@@ -6,13 +6,14 @@ use std::io::Read;
 
 use plasmavmc_proto::api::{
     ClusterStatus, ClusterStatusRequest, CreateTokenRequest, InitRequest, JoinRequest, RemoveHostRequest,
+    SetTimingsRequest,
 };
 
-use crate::args::{ClusterCommand, JoinArgs, RemoveArgs, TokenArgs};
+use crate::args::{ClusterCommand, JoinArgs, RemoveArgs, TimingsArgs, TokenArgs};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::reach::parse_server;
-use crate::show::{self, clock_time, members_table, status_text};
+use crate::show::{self, clock_time, members_table, status_text, timings_table};
 use crate::vm::confirm;
 
 /// Longer than any token is.
@@ -34,6 +35,7 @@ pub async fn run(context: &Context, command: ClusterCommand) -> Result<(), Failu
                 .list(&members, || members_table(&members, context.screen.colours))
         }
         ClusterCommand::Remove(args) => remove(context, args).await,
+        ClusterCommand::SetTimings(args) => set_timings(context, args).await,
     }
 }
 
@@ -136,4 +138,21 @@ async fn remove(context: &Context, args: RemoveArgs) -> Result<(), Failure> {
         .ask(&format!("take host {} out", args.host), request)
         .await?;
     show(context, &status)
+}
+
+async fn set_timings(context: &Context, args: TimingsArgs) -> Result<(), Failure> {
+    let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let request = SetTimingsRequest {
+        beat_ms: args.beat.map(ms),
+        freeze_after_ms: args.freeze_after.map(ms),
+        failover_after_ms: args.failover_after.map(ms),
+    };
+    let answer = context.reach.ask("change the timings", request).await?;
+    context
+        .screen
+        .one(&answer, || timings_table(&answer, context.screen.colours))?;
+    context
+        .screen
+        .note("\nHosts take them up with their next beats: plasmavmc cluster status names those that have not yet");
+    Ok(())
 }

@@ -97,6 +97,27 @@ pub enum ClusterCommand {
     /// Take a host out that runs nothing
     #[command(after_help = "Examples:\n  plasmavmc cluster remove h3\n  plasmavmc cluster remove h3 --dead")]
     Remove(RemoveArgs),
+    /// Change how soon a silent host freezes and is given up
+    #[command(
+        after_help = "What is not given stays as it is. No VM is frozen or moved by the change itself.\n\nExamples:\n  \
+                      plasmavmc cluster set-timings --failover-after 8s\n  \
+                      plasmavmc cluster set-timings --beat 500ms --freeze-after 2500ms --failover-after 4s"
+    )]
+    SetTimings(TimingsArgs),
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct TimingsArgs {
+    /// Between two beats of a host
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub beat: Option<Duration>,
+    /// A host freezes its leased VMs so long after its last beat: at least two beats and 1.5 s
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub freeze_after: Option<Duration>,
+    /// A host that was not heard for so long is fenced: at least freeze-after and a quarter of it, and 1 s more than it
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub failover_after: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

@@ -15,7 +15,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::failure::EXIT_STATUSES;
 use crate::words::parse_duration;
 
-pub use cluster::{ClusterCommand, HostCommand, JoinArgs, LeavingVms, RemoveArgs, TokenArgs};
+pub use cluster::{ClusterCommand, HostCommand, JoinArgs, LeavingVms, RemoveArgs, TimingsArgs, TokenArgs};
 pub use spec::{BoardArgs, CreateArgs, PolicyArgs};
 pub use tools::{BundleArgs, DoctorArgs, EventsArgs, KvCommand, OpCommand, OpListArgs};
 pub use vm::{

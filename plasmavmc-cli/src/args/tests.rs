@@ -106,6 +106,10 @@ fn what_is_wrong_on_the_command_line_is_a_usage_error_that_says_why() {
         ("plasmavmc vm update web --file x --set a=b", "cannot be used with"),
         ("plasmavmc op get 1", "named by its id"),
         ("plasmavmc cluster join --token x", "--via"),
+        ("plasmavmc cluster set-timings", "--failover-after"),
+        ("plasmavmc cluster set-timings --beat fast", "--beat"),
+        ("plasmavmc cluster set-timings --beat 0s", "more than nothing"),
+        ("plasmavmc cluster set-timings 4s", "unexpected argument '4s'"),
         ("plasmavmc --timeout 0s vm list", "more than nothing"),
         ("plasmavmc -o xml vm list", "table, json, yaml"),
     ];

@@ -32,7 +32,8 @@ macro_rules! described {
 }
 
 described! {
-    ClusterMember ClusterStatus CreateTokenResponse CreateVmRequest Event ExplainVmResponse Host Operation Vm VmSpec
+    ClusterMember ClusterStatus CreateTokenResponse CreateVmRequest Event ExplainVmResponse Host Operation SetTimingsResponse Vm
+    VmSpec
     WatchVmsResponse
 }
 

@@ -12,8 +12,8 @@ use plasmavmc_proto::api::{
     CreateTokenResponse, CreateVmRequest, DeleteVmRequest, DrainHostRequest, Event, ExplainVmRequest,
     ExplainVmResponse, GetHostRequest, GetOperationRequest, GetVmRequest, Host, InitRequest, JoinRequest,
     ListHostsRequest, ListHostsResponse, ListOperationsRequest, ListOperationsResponse, ListVmsRequest,
-    ListVmsResponse, Operation, PauseVmRequest, PrepareHostShutdownRequest, RebootVmRequest, RemoveHostRequest,
-    ResetVmRequest, RestartVmRequest, ResumeVmRequest, StartVmRequest, StopVmRequest, UpdateVmRequest, Vm,
+    ListVmsResponse, Operation, PauseVmRequest, PrepareHostShutdownRequest, RebootVmRequest, RemoveHostRequest, ResetVmRequest, RestartVmRequest,
+    ResumeVmRequest, SetTimingsRequest, SetTimingsResponse, StartVmRequest, StopVmRequest, UpdateVmRequest, Vm,
     WatchEventsRequest, WatchVmsRequest, WatchVmsResponse,
 };
 use tonic::transport::Channel;
@@ -102,6 +102,8 @@ asks! {
     // A token that nobody saw opens nothing, and expires.
     CreateTokenRequest => CreateTokenResponse, ClusterServiceClient::create_token;
     RemoveHostRequest => ClusterStatus, ClusterServiceClient::remove_host;
+    // What is so already is not changed again.
+    SetTimingsRequest => SetTimingsResponse, ClusterServiceClient::set_timings;
     GetOperationRequest => Operation, OperationServiceClient::get_operation;
     ListOperationsRequest => ListOperationsResponse, OperationServiceClient::list_operations;
     CancelOperationRequest => Operation, OperationServiceClient::cancel_operation;

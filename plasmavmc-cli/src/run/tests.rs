@@ -1,8 +1,8 @@
 use std::sync::Mutex;
 
 use plasmavmc_proto::api::{
-    CreateVmRequest, DeleteVmRequest, GetOperationRequest, ListVmsResponse, Operation, OperationError, StopVmRequest,
-    UpdateVmRequest, Vm, VmSpec, operation,
+    CreateVmRequest, DeleteVmRequest, GetOperationRequest, ListVmsResponse, Operation, OperationError,
+    SetTimingsRequest, SetTimingsResponse, StopVmRequest, UpdateVmRequest, Vm, VmSpec, operation,
 };
 use tonic::{Code, Status};
 
@@ -117,6 +117,24 @@ async fn what_a_server_answers_is_the_exit_status() {
 }
 
 #[tokio::test]
+async fn of_timings_only_what_is_given_is_sent() {
+    let fake = Fake::answering(|call, request| {
+        assert_eq!(call, "SetTimings");
+        let asked = <SetTimingsRequest as prost::Message>::decode(request).unwrap();
+        let expected = SetTimingsRequest {
+            beat_ms: Some(500),
+            failover_after_ms: Some(90_000),
+            ..SetTimingsRequest::default()
+        };
+        assert_eq!(asked, expected);
+        one(&SetTimingsResponse::default())
+    })
+    .await;
+    let line = "cluster set-timings --beat 500ms --failover-after 90s";
+    assert_eq!(plasmavmc(&fake.address, line).await, Exit::Ok);
+}
+
+#[tokio::test]
 async fn what_is_wrong_on_the_command_line_reaches_nobody() {
     let fake = ending(operation::State::Done, None).await;
     let both = format!("{},{}", fake.address, fake.address);
@@ -127,6 +145,7 @@ async fn what_is_wrong_on_the_command_line_reaches_nobody() {
         "vm update web",
         "vm update web --set vcpu=2",
         "vm get Web/1",
+        "cluster set-timings",
     ];
     for line in lines {
         assert_eq!(plasmavmc(&fake.address, line).await, Exit::Usage, "{line}");

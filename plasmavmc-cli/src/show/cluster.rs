@@ -1,6 +1,6 @@
 //! The cluster and its members.
 
-use plasmavmc_proto::api::{ClusterMember, ClusterStatus};
+use plasmavmc_proto::api::{ClusterMember, ClusterStatus, SetTimingsResponse};
 
 use super::age::milliseconds;
 use super::detail::Detail;
@@ -36,6 +36,7 @@ pub fn status_text(status: &ClusterStatus, colours: bool) -> String {
         };
         detail.line("commit latency", latency + &of_lease);
     }
+    timings_lines(&mut detail, status);
     protection_lines(&mut detail, status);
     detail
         .line("answered by", &status.answered_by)
@@ -45,6 +46,44 @@ pub fn status_text(status: &ClusterStatus, colours: bool) -> String {
         return detail.written();
     }
     format!("{}\n\n{}", detail.written(), members_table(&status.members, colours))
+}
+
+/// How long silence may last, and whose beats say something else.
+fn timings_lines(detail: &mut Detail, status: &ClusterStatus) {
+    // A server of an earlier version does not say all of them.
+    if status.beat_ms > 0 {
+        let [beat, freeze, failover] =
+            [status.beat_ms, status.freeze_after_ms, status.failover_after_ms].map(milliseconds);
+        detail.line(
+            "timings",
+            format!("beat {beat}, freeze after {freeze}, failover after {failover}"),
+        );
+    }
+    let others = status.other_timings.iter().map(|other| {
+        let [freeze, failover] = [other.freeze_after_ms, other.failover_after_ms].map(milliseconds);
+        format!("{}: freeze after {freeze}, failover after {failover}", other.host)
+    });
+    detail.lines("other timings", others);
+}
+
+/// What was changed, old and new.
+pub fn timings_table(answer: &SetTimingsResponse, colours: bool) -> String {
+    let (before, after) = (answer.before.unwrap_or_default(), answer.after.unwrap_or_default());
+    let mut table = Table::new(&["TIMING", "WAS", "IS"]);
+    let rows = [
+        ("beat", before.beat_ms, after.beat_ms),
+        ("freeze-after", before.freeze_after_ms, after.freeze_after_ms),
+        ("failover-after", before.failover_after_ms, after.failover_after_ms),
+    ];
+    for (name, was, is) in rows {
+        let tone = if was == is { Tone::Plain } else { Tone::Good };
+        table.row(vec![
+            name.to_owned().into(),
+            milliseconds(was).into(),
+            Cell::toned(milliseconds(is), tone),
+        ]);
+    }
+    table.written(colours)
 }
 
 /// What a failure would cost. Of long lists the beginning: the API has them whole.

@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::fields::{Described, Node, node_of};
 
 pub use age::{age, clock_time, milliseconds};
-pub use cluster::{members_table, status_text};
+pub use cluster::{members_table, status_text, timings_table};
 pub use event::event_line;
 pub use host::{host_text, hosts_table};
 pub use operation::{operation_text, operations_table};

@@ -1,7 +1,7 @@
 use plasmavmc_proto::api::{
-    ClusterMember, ClusterStatus, Condition, Decision, Disk, DiskLocation, Event, ExplainVmResponse, Host, HostLease,
-    HostLoss, HostVerdict, Nic, Operation, OperationError, Unprotected, Vm, VmSpec, disk_location, host, nic,
-    operation, vm,
+    ClusterMember, ClusterStatus, ClusterTimings, Condition, Decision, Disk, DiskLocation, Event, ExplainVmResponse,
+    Host, HostLease, HostLoss, HostTimings, HostVerdict, Nic, Operation, OperationError, SetTimingsResponse,
+    Unprotected, Vm, VmSpec, disk_location, host, nic, operation, vm,
 };
 
 use super::*;
@@ -206,8 +206,7 @@ h2    silent (8.0s)  draining    0    0/0   0M/0M  -            -
     );
 }
 
-#[test]
-fn the_status_of_a_cluster() {
+fn a_cluster_of_two() -> ClusterStatus {
     let member = |id, name: &str, role: &str, is_reachable| ClusterMember {
         id,
         name: name.to_owned(),
@@ -216,7 +215,7 @@ fn the_status_of_a_cluster() {
         is_reachable,
         is_witness: false,
     };
-    let status = ClusterStatus {
+    ClusterStatus {
         witnesses: 0,
         cluster_id: "c-1".to_owned(),
         has_quorum: true,
@@ -234,6 +233,12 @@ fn the_status_of_a_cluster() {
         commit_latency_ms: 1.25,
         freeze_after_ms: 4000,
         failover_after_ms: 6000,
+        beat_ms: 500,
+        other_timings: vec![HostTimings {
+            host: "h2".to_owned(),
+            freeze_after_ms: 12_000,
+            failover_after_ms: 15_000,
+        }],
         leases: vec![HostLease {
             host: "h1".to_owned(),
             leased_vms: 2,
@@ -248,7 +253,11 @@ fn the_status_of_a_cluster() {
             host: "h1".to_owned(),
             homeless: vec!["web".to_owned(), "mail".to_owned()],
         }],
-    };
+    }
+}
+
+#[test]
+fn the_status_of_a_cluster() {
     let expected = "
 cluster         c-1
 quorum          yes: changes are possible
@@ -257,6 +266,8 @@ hosts           1 of 2 alive
 vms             3 of 4 running
 revision        77
 commit latency  1.2 ms, of 4.0s for which a lease lasts
+timings         beat 500ms, freeze after 4.0s, failover after 6.0s
+other timings   h2: freeze after 12s, failover after 15s
 leased vms      2 on h1, which has 3.4s left
 not leased      db on h1: no other host can open its disk root
 would not fit   after losing h1: web, mail
@@ -268,12 +279,32 @@ MEMBER  NAME  ROLE    REACHABLE  ADDRESS
      1  h1    leader  yes        10.0.0.1:50052
      2  h2    voter   no         10.0.0.2:50052
 ";
-    check(&status_text(&status, false), expected);
+    check(&status_text(&a_cluster_of_two(), false), expected);
     let headless = status_text(&ClusterStatus::default(), false);
     assert!(
         headless.contains("NO: nothing can be changed") && headless.contains("none (term 0)"),
         "{headless}"
     );
+}
+
+#[test]
+fn changed_timings_are_shown_beside_the_old_ones() {
+    let timings = |beat_ms, freeze_after_ms, failover_after_ms| ClusterTimings {
+        beat_ms,
+        freeze_after_ms,
+        failover_after_ms,
+    };
+    let answer = SetTimingsResponse {
+        before: Some(timings(1000, 4000, 6000)),
+        after: Some(timings(1000, 2500, 15_000)),
+    };
+    let expected = "
+TIMING          WAS   IS
+beat            1.0s  1.0s
+freeze-after    4.0s  2.5s
+failover-after  6.0s  15s
+";
+    check(&timings_table(&answer, false), expected);
 }
 
 #[test]

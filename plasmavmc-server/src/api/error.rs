@@ -139,6 +139,11 @@ pub enum ClusterError {
          remove {host} --dead', and let it join with an empty folder"
     )]
     HostUnconfirmed { host: String },
+    #[error(
+        "host {host} runs a version that does not say under which timings it beats: upgrade its server first, then \
+         change them"
+    )]
+    HostSaysNoTimings { host: String },
     #[error("the members of the store cannot be changed: {reason}")]
     Membership { reason: String },
 }
@@ -170,6 +175,7 @@ impl ClusterError {
             ClusterError::HostIsWitness { .. } => (Code::FailedPrecondition, "HOST_IS_WITNESS"),
             ClusterError::HostIsNotHere { .. } => (Code::FailedPrecondition, "HOST_IS_NOT_HERE"),
             ClusterError::HostUnconfirmed { .. } => (Code::FailedPrecondition, "HOST_UNCONFIRMED"),
+            ClusterError::HostSaysNoTimings { .. } => (Code::FailedPrecondition, "HOST_SAYS_NO_TIMINGS"),
             ClusterError::Membership { .. } => (Code::FailedPrecondition, "MEMBERSHIP"),
         }
     }

@@ -7,6 +7,7 @@
 //!   remove       the way out
 //!   reach        what other members answer: that they serve, since when they have listened
 //!   status       how the cluster is, with warnings
+//!   timings      changing them while it runs
 //!   leadership   whether this server's member of the store leads
 //!   service      the calls
 //! ```
@@ -19,6 +20,7 @@ mod records;
 mod remove;
 mod service;
 mod status;
+mod timings;
 mod tokens;
 
 pub use enrolment::Enrolment;

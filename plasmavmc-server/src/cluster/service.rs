@@ -5,13 +5,13 @@ use std::sync::Arc;
 use plasmavmc_proto::api::cluster_service_server::ClusterService as Calls;
 use plasmavmc_proto::api::{
     AdmitRequest, AdmitResponse, ClusterStatus, ClusterStatusRequest, CreateTokenRequest, CreateTokenResponse,
-    InitRequest, JoinRequest, RemoveHostRequest,
+    InitRequest, JoinRequest, RemoveHostRequest, SetTimingsRequest, SetTimingsResponse,
 };
 use plasmavmc_types::{Address, Invalid};
 use tonic::{Request, Response, Status};
 
 use super::enrolment::Enrolment;
-use super::{admit, remove, status, tokens};
+use super::{admit, remove, status, timings, tokens};
 use crate::api::{ApiError, Place, Seat, place_of};
 
 /// The service. Clones share everything.
@@ -71,6 +71,11 @@ impl Calls for ClusterService {
         let place = self.place()?;
         remove::remove(&place, &id, dead).await?;
         Ok(Response::new(status::status(&place).await?))
+    }
+
+    async fn set_timings(&self, request: Request<SetTimingsRequest>) -> Result<Response<SetTimingsResponse>, Status> {
+        let place = self.place()?;
+        Ok(Response::new(timings::set(&place.backend, request.get_ref()).await?))
     }
 }
 

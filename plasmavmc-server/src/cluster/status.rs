@@ -100,6 +100,8 @@ fn of_view(view: &ClusterView, heard: &Heard) -> ClusterStatus {
 
 /// What a failure would cost.
 fn protect(status: &mut ClusterStatus, view: &ClusterView, heard: &Heard, voters: usize) {
+    status.beat_ms = view.timings.beat_ms;
+    status.other_timings = super::timings::behind(view);
     status.freeze_after_ms = view.timings.freeze_after_ms;
     status.failover_after_ms = view.timings.failover_after_ms;
     let leases = protection::leased(view).into_iter().map(|(host, vms)| HostLease {

@@ -8,9 +8,10 @@ use plasmavmc_proto::api::host_service_client::HostServiceClient;
 use plasmavmc_proto::api::operation_service_client::OperationServiceClient;
 use plasmavmc_proto::api::vm_service_client::VmServiceClient;
 use plasmavmc_proto::api::{
-    ActivateHostRequest, ClusterStatus, ClusterStatusRequest, CreateTokenRequest, CreateVmRequest, DeleteVmRequest,
-    DrainHostRequest, GetOperationRequest, GetVmRequest, Host, ListHostsRequest, ListOperationsRequest, ListVmsRequest,
-    Operation, RemoveHostRequest, StartVmRequest, StopVmRequest, Vm, operation, vm,
+    ActivateHostRequest, ClusterStatus, ClusterStatusRequest, ClusterTimings, CreateTokenRequest, CreateVmRequest,
+    DeleteVmRequest, DrainHostRequest, GetOperationRequest, GetVmRequest, Host, ListHostsRequest,
+    ListOperationsRequest, ListVmsRequest, Operation, RemoveHostRequest, SetTimingsRequest, SetTimingsResponse,
+    StartVmRequest, StopVmRequest, Vm, operation, vm,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -95,6 +96,15 @@ impl Client {
             dead: true,
         };
         self.cluster().remove_host(request).await.map(drop)
+    }
+
+    pub async fn set_timings(&self, wanted: ClusterTimings) -> Result<SetTimingsResponse, Status> {
+        let request = SetTimingsRequest {
+            beat_ms: Some(wanted.beat_ms),
+            freeze_after_ms: Some(wanted.freeze_after_ms),
+            failover_after_ms: Some(wanted.failover_after_ms),
+        };
+        Ok(self.cluster().set_timings(request).await?.into_inner())
     }
 
     pub async fn create(&self, request: CreateVmRequest) -> Result<Vm, Status> {

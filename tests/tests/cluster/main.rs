@@ -13,6 +13,7 @@ mod race;
 mod recover;
 mod server_killed;
 mod shared_disk;
+mod timings;
 mod witness;
 
 use std::time::Duration;
