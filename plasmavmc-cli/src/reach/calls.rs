@@ -12,9 +12,9 @@ use plasmavmc_proto::api::{
     CreateTokenResponse, CreateVmRequest, DeleteVmRequest, DrainHostRequest, Event, ExplainVmRequest,
     ExplainVmResponse, GetHostRequest, GetOperationRequest, GetVmRequest, Host, InitRequest, JoinRequest,
     ListHostsRequest, ListHostsResponse, ListOperationsRequest, ListOperationsResponse, ListVmsRequest,
-    ListVmsResponse, Operation, PauseVmRequest, PrepareHostShutdownRequest, RebootVmRequest, RemoveHostRequest, ResetVmRequest, RestartVmRequest,
-    ResumeVmRequest, SetTimingsRequest, SetTimingsResponse, StartVmRequest, StopVmRequest, UpdateVmRequest, Vm,
-    WatchEventsRequest, WatchVmsRequest, WatchVmsResponse,
+    ListVmsResponse, Operation, PauseVmRequest, PrepareHostShutdownRequest, RebootVmRequest, RemoveHostRequest,
+    ResetVmRequest, RestartVmRequest, ResumeVmRequest, SetTimingsRequest, SetTimingsResponse, StartVmRequest,
+    StopVmRequest, UpdateVmRequest, Vm, WatchEventsRequest, WatchVmsRequest, WatchVmsResponse,
 };
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};

@@ -139,7 +139,7 @@ impl Lead {
             confirmed = asked.or(confirmed);
             let began = Instant::now();
             revision.borrow_and_update();
-let now_ms = wall_ms();
+            let now_ms = wall_ms();
             let planned = self.mirror.look(began, |view, mut heard| {
                 heard.leading_for_ms = Some(millis(began - leads_since));
                 heard.contact.quorum_ago_ms = confirmed.map(|at| millis(began - at));
