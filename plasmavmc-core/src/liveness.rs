@@ -57,6 +57,15 @@ pub fn least_flow_ms(timings: &Timings) -> u64 {
     (2 * timings.beat_ms).max(LEAST_FLOW_MS)
 }
 
+/// The same for one host: under other timings than those of today it may beat less often. Two of its beats fit into its
+/// lease in any case.
+fn flow_for_ms(view: &ClusterView, host: HostId) -> u64 {
+    let least_ms = least_flow_ms(&view.timings);
+    let is_under_others = |host: &&HostView| terms::says_them(host) && terms::is_under_others(view, host);
+    let known = view.hosts.get(&host).filter(is_under_others);
+    known.map_or(least_ms, |host| least_ms.max(terms::lease_ms(view, host)))
+}
+
 /// After how long without a commit nobody can have been heard.
 pub fn gap_ms(timings: &Timings) -> u64 {
     2 * timings.beat_ms
@@ -94,7 +103,8 @@ pub fn judge(view: &ClusterView, heard: &Heard, now_ms: u64) -> Judgement {
     let Some(quorum_ago_ms) = heard.contact.quorum_ago_ms.filter(|ago| *ago <= fresh_ms(timings)) else {
         return Judgement::Wait("no majority has confirmed lately that this server leads".to_owned());
     };
-    let (flowing_ms, least_ms) = (heard.contact.flowing_for_ms, least_flow_ms(timings));
+    let of_overdue = overdue.iter().map(|overdue| flow_for_ms(view, overdue.host));
+    let (flowing_ms, least_ms) = (heard.contact.flowing_for_ms, of_overdue.max().unwrap_or_default());
     if flowing_ms < least_ms {
         let (flowing, least) = (seconds(flowing_ms), seconds(least_ms));
         return Judgement::Wait(format!(

@@ -137,14 +137,38 @@ fn three_hosts_at_home_become_a_cluster_as_the_runbook_prints_it() -> Result<()>
         }
         home.type_in(&block).context("runbooks/three-hosts-at-home.md")?;
     }
+    vms_leave_at_a_shutdown(&home)?;
     no_step_of_the_package_touches_a_vm(&home, &name_of(&package)?)
+}
+
+/// What the second unit of the package is for. Two hosts are left, which need each other to decide anything.
+fn vms_leave_at_a_shutdown(home: &Home) -> Result<()> {
+    let host = the_one_with_a_vm(home)?;
+    home.quietly(host, "systemctl poweroff")?;
+    ensure!(
+        home.qemus(host).is_empty(),
+        "it runs on a host that goes down: {:?}",
+        home.processes(host)
+    );
+    home.quietly(host, "systemctl start plasmavmc-server")?;
+    home.quietly(1 - host, &until_done("pgrep qemu-system"))
+        .context("it does not start elsewhere")?;
+    home.quietly(
+        host,
+        &format!(
+            "{}; ! pgrep qemu-system",
+            until_done("plasmavmc host activate $(hostname)")
+        ),
+    )
+}
+
+fn the_one_with_a_vm(home: &Home) -> Result<usize> {
+    (0..2).find(|host| !home.qemus(*host).is_empty()).context("no VM runs")
 }
 
 /// What packaging/README.md promises, with a VM that runs.
 fn no_step_of_the_package_touches_a_vm(home: &Home, package: &str) -> Result<()> {
-    let host = (0..2)
-        .find(|host| !home.qemus(*host).is_empty())
-        .context("no VM runs")?;
+    let host = the_one_with_a_vm(home)?;
     let before = home.qemus(host);
     let install = format!("cd /root; dpkg --install ./{package}");
     let steps = [

@@ -217,3 +217,18 @@ fn when_most_seem_gone_each_is_looked_at_once_more_after_its_own_time() {
     assert_eq!(fenced(&two_of_three(11_099)), None);
     assert_eq!(fenced(&two_of_three(11_100)).map(|hosts| hosts.len()), Some(2));
 }
+
+#[test]
+fn a_host_that_may_beat_less_often_gets_longer_to_be_heard_after_a_gap() {
+    let check = |(lease_ms, failover_ms), flowing_for_ms, is_heard: bool| {
+        let mut cluster = beating_under(lease_ms, failover_ms).silent(2, 60_000);
+        cluster.heard.contact.flowing_for_ms = flowing_for_ms;
+        assert_eq!(fenced(&cluster).is_some(), is_heard, "{lease_ms} {flowing_for_ms}");
+    };
+    check((4000, 6000), 2499, false);
+    check((4000, 6000), 2500, true);
+    check((8000, 12_000), 7999, false);
+    check((8000, 12_000), 8000, true);
+    // A version that does not say it has seen no change.
+    check((8000, 0), 2500, true);
+}

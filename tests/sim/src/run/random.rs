@@ -9,6 +9,8 @@ use crate::setup::{Delays, Disks, HostSetup, Setup, VmSetup};
 
 const FAULTS_FROM_MS: u64 = 8000;
 const HEAL_AT_MS: u64 = 70_000;
+/// After the heal somebody leads again, whom an operator can tell.
+const ACTIVE_AGAIN_MS: u64 = 15_000;
 const REST_WITHIN_MS: u64 = 120_000;
 
 /// What kind of life it is.
@@ -314,7 +316,9 @@ impl Faults<'_> {
                     self.push(goes, Outside::PowerOff(site));
                     self.push(until_ms + 12_000, Outside::PowerOn(site, 1000));
                 }
-                self.push(HEAL_AT_MS - 1, Outside::Mode(site, HostMode::Active));
+                // Once there is somebody to tell it to.
+                let stays = Outside::Mode(site, HostMode::Active);
+                self.events.push((HEAL_AT_MS + ACTIVE_AGAIN_MS, stays));
             }
             0..=3 => {
                 self.push(at_ms, Outside::PowerOff(site));
