@@ -69,7 +69,8 @@ pub async fn refresh(
         return Ok(Refreshed::Removed);
     };
     let known = codec::decode_host(&stored.value).map_err(|error| ApiError::Internal(error.to_string()))?;
-    let next = own.with_mode(known.mode());
+    // What operators said of it stays said.
+    let next = own.with_mode(known.mode()).with_departure(known.departure().copied());
     if next == known {
         return Ok(Refreshed::AsItWas);
     }

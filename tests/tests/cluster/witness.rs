@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use plasmavmc_proto::api::{Vm, host, vm::State};
-use plasmavmc_tests::cluster::ha::{Sampler, leader, movable, running_leased, until_elsewhere};
+use plasmavmc_tests::cluster::ha::{Sampler, leader, movable, running_leased, until_elsewhere, until_leads};
 use plasmavmc_tests::cluster::{HostedCluster, code_and_reason, measured, until};
 
 use crate::SOON;
@@ -76,40 +76,6 @@ async fn until_noticed(cluster: &HostedCluster, asked: usize, victim: usize) -> 
     .await
 }
 
-/// Holds the servers of both hosts still until the witness leads: who stood for election meanwhile is heard first.
-async fn witness_leads(cluster: &HostedCluster) -> Result<()> {
-    for _ in 0..20 {
-        let leads = leader(cluster, WITNESS).await?;
-        if leads == WITNESS {
-            return Ok(());
-        }
-        let servers = (cluster.server(leads), cluster.server(1 - leads));
-        let (Some(leading), Some(other)) = servers else {
-            bail!("a host has no server");
-        };
-        leading.pause();
-        other.pause();
-        let client = cluster.client(WITNESS)?;
-        // It has stood for election by then, and nobody voted.
-        let missed = until("the witness to be alone", SOON, async || {
-            let status = client.status().await.map_err(|status| status.to_string())?;
-            if status.has_quorum { Err(status.leader) } else { Ok(()) }
-        })
-        .await;
-        other.resume();
-        missed?;
-        let elected = until("another leader", SOON, async || {
-            let status = client.status().await.map_err(|status| status.to_string())?;
-            let is_other = status.has_quorum && !status.leader.is_empty() && status.leader != cluster.name(leads);
-            if is_other { Ok(()) } else { Err(status.leader) }
-        })
-        .await;
-        leading.resume();
-        elected?;
-    }
-    bail!("the witness never led");
-}
-
 #[test]
 fn a_witness_votes_and_runs_nothing() {
     on_two_and_a_witness(|cluster| async move {
@@ -169,7 +135,7 @@ fn each_of_two_hosts_and_a_witness_may_be_lost() {
 fn a_witness_that_leads_fails_over_and_may_be_lost_as_well() {
     on_two_and_a_witness(|cluster| async move {
         let vm = running_leased(&cluster.client(0)?, movable("wanderer")).await?;
-        witness_leads(&cluster).await?;
+        until_leads(&cluster, WITNESS).await?;
         let victim = cluster.host_called(&vm.host)?;
         let vm = lose(&cluster, victim, &vm).await?;
         ensure!(leader(&cluster, 0).await? == WITNESS, "it was to lead all the time");

@@ -78,8 +78,8 @@ impl Follower {
         let listed = following.wait_for(|following| following.is_listed).await.is_ok();
         // Neither can fail: the senders are here.
         if listed && revision.wait_for(|shown| *shown >= since).await.is_ok() {
-            let mut replica = self.shared.replica.write();
-            replica.flow.note_listening(Instant::now(), since);
+            self.shared.replica.write().flow.note_listening(Instant::now(), since);
+            tracing::info!(since, "this server hears of every commit from now on");
         }
     }
 

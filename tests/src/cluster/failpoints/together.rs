@@ -4,7 +4,7 @@
 //!   arm ──▶ a leased VM on one host ──▶ the host is lost, cut off, or shut down ──▶ a server dies ──▶ started again
 //!                                                                                       └── the VM runs, once
 //! ```
-//! Which server gets to the place is its own business (whoever leads; whoever has the VM), so all that may are armed.
+//! A place that the leader gets to is armed on a server that leads; the others on the one that has the VM.
 //! Must never: be content with a place that no server reached.
 
 use std::time::{Duration, Instant};
@@ -14,12 +14,13 @@ use parking_lot::Mutex;
 use plasmavmc_proto::api::{PrepareHostShutdownRequest, Vm, vm::State};
 
 use super::ENV;
-use crate::cluster::ha::{leased_on, movable};
+use crate::cluster::ha::{leased_on, movable, until_leads};
 use crate::cluster::{HostedCluster, until};
 
 const HOSTS: usize = 3;
 /// The host that is lost, cut off or shut down.
 const VICTIM: usize = 0;
+const ARMED_LEADER: usize = 1;
 const CONVERGES: Duration = Duration::from_secs(60);
 /// Longer than a lease.
 const CUT: Duration = Duration::from_millis(4500);
@@ -33,10 +34,9 @@ pub struct Together<'a> {
 
 #[derive(Debug, Default)]
 struct Arms {
-    /// Those that were armed and have not died yet.
-    armed: Vec<usize>,
-    /// How many did.
-    died: usize,
+    /// The host whose server was armed and has not died yet.
+    armed: Option<usize>,
+    has_died: bool,
 }
 
 impl<'a> Together<'a> {
@@ -47,10 +47,15 @@ impl<'a> Together<'a> {
         }
     }
 
-    /// The victim loses its power, and whoever leads dies at the place.
+    /// The victim loses its power, and the leader dies at the place.
     pub async fn host_is_lost(&self, place: &str) -> Result<()> {
         let vm = self.vm(place).await?;
-        self.arm(place, &[1, 2]).await?;
+        self.arm(place, ARMED_LEADER).await?;
+        until_leads(self.cluster, ARMED_LEADER).await?;
+        // A server that has not heard the victim, while nobody lives that has, gives it the time of a boot.
+        for asked in [1, 2] {
+            self.cluster.until_beats(asked, VICTIM).await?;
+        }
         self.cluster.lab()[VICTIM].power_cut()?;
         let moved = self.until_runs(&vm).await?;
         self.has_died(place)?;
@@ -62,7 +67,7 @@ impl<'a> Together<'a> {
     /// The victim is cut off for longer than its lease, and its server dies at the place.
     pub async fn host_is_cut_off(&self, place: &str) -> Result<()> {
         let vm = self.vm(place).await?;
-        self.arm(place, &[VICTIM]).await?;
+        self.arm(place, VICTIM).await?;
         let cut = Instant::now();
         self.cluster.lab().partition(&[&[VICTIM], &[1, 2]])?;
         until("the end of the cut", CONVERGES, async || {
@@ -83,7 +88,7 @@ impl<'a> Together<'a> {
     /// The victim is to be shut down, and its server dies at the place.
     pub async fn host_is_shut_down(&self, place: &str) -> Result<()> {
         let vm = self.vm(place).await?;
-        self.arm(place, &[VICTIM]).await?;
+        self.arm(place, VICTIM).await?;
         let client = self.cluster.client(1)?;
         let request = PrepareHostShutdownRequest {
             id: self.cluster.name(VICTIM),
@@ -106,20 +111,29 @@ impl<'a> Together<'a> {
         leased_on(self.cluster, VICTIM, movable(place)).await
     }
 
-    /// Starts the servers of these hosts anew, one after the other: each dies the first time it gets there.
-    async fn arm(&self, place: &str, hosts: &[usize]) -> Result<()> {
-        for host in hosts {
-            if let Some(server) = self.cluster.server(*host) {
-                server.kill();
-            }
-            self.cluster.serve_with(*host, &[], &[(ENV, place)])?;
-            self.cluster.until_whole(*host, HOSTS).await?;
-        }
+    /// Starts the server of a host anew: it dies the first time it gets there.
+    async fn arm(&self, place: &str, host: usize) -> Result<()> {
+        self.kill(host).await?;
+        self.cluster.serve_with(host, &[], &[(ENV, place)])?;
+        self.cluster.until_whole(host, HOSTS).await?;
+        // Before its first beat it knows of no lease, and leaves the freezing to the guard.
+        self.cluster.until_beats((host + 1) % HOSTS, host).await?;
         *self.arms.lock() = Arms {
-            armed: hosts.to_vec(),
-            died: 0,
+            armed: Some(host),
+            has_died: false,
         };
         Ok(())
+    }
+
+    async fn kill(&self, host: usize) -> Result<()> {
+        let Some(server) = self.cluster.server(host) else {
+            return Ok(());
+        };
+        server.kill();
+        until("the end of a server", CONVERGES, async || {
+            server.exit().map(drop).ok_or("it runs")
+        })
+        .await
     }
 
     /// Starts again, unarmed, whoever has died.
@@ -131,18 +145,17 @@ impl<'a> Together<'a> {
                 continue;
             }
             let mut arms = self.arms.lock();
-            if !arms.armed.contains(&host) {
+            if arms.armed.take_if(|armed| *armed == host).is_none() {
                 bail!("the server of host {host} died unarmed");
             }
-            arms.armed.retain(|other| *other != host);
-            arms.died += 1;
+            arms.has_died = true;
             self.cluster.serve(host, &[])?;
         }
         Ok(())
     }
 
     fn has_died(&self, place: &str) -> Result<()> {
-        ensure!(self.arms.lock().died > 0, "no server got to {place}");
+        ensure!(self.arms.lock().has_died, "no server got to {place}");
         Ok(())
     }
 
@@ -173,12 +186,9 @@ impl<'a> Together<'a> {
 
     /// Everything as it was, for the next place.
     async fn end(&self, vm: &Vm) -> Result<()> {
-        let armed = std::mem::take(&mut self.arms.lock().armed);
-        for host in armed {
-            if let Some(server) = self.cluster.server(host) {
-                server.kill();
-            }
-            self.cluster.serve(host, &[])?;
+        let armed = self.arms.lock().armed.take();
+        if let Some(host) = armed {
+            self.kill(host).await?;
         }
         let has_server = |host: usize| self.cluster.server(host).is_some_and(|server| server.exit().is_none());
         for host in (0..HOSTS).filter(|host| !has_server(*host)) {

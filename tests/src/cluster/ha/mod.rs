@@ -12,7 +12,7 @@ pub mod torture;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use plasmavmc_proto::api::{CreateVmRequest, HaPolicy, Vm, vm};
 
 pub use ledger::{Entry, Ledger, Reader};
@@ -20,6 +20,8 @@ pub use sampler::{Double, Sampler, state_of};
 pub use strikes::signal;
 
 use super::{Client, HostedCluster, bare, until};
+
+const ELECTED: Duration = Duration::from_secs(30);
 
 /// A VM without a guest that is started elsewhere when its host dies.
 pub fn movable(name: &str) -> CreateVmRequest {
@@ -56,6 +58,42 @@ pub async fn leader(cluster: &HostedCluster, asked: usize) -> Result<usize> {
     })
     .await?;
     cluster.host_called(&name)
+}
+
+/// Holds the servers of the two others of three still until this one leads: who stood for election meanwhile is heard
+/// first.
+pub async fn until_leads(cluster: &HostedCluster, wanted: usize) -> Result<()> {
+    let client = cluster.client(wanted)?;
+    for _ in 0..20 {
+        let leads = leader(cluster, wanted).await?;
+        if leads == wanted {
+            return Ok(());
+        }
+        let other = (0..3).find(|host| ![leads, wanted].contains(host));
+        let servers = (cluster.server(leads), other.and_then(|other| cluster.server(other)));
+        let (Some(leading), Some(other)) = servers else {
+            bail!("a host has no server");
+        };
+        leading.pause();
+        other.pause();
+        // It has stood for election by then, and nobody voted.
+        let missed = until("one to be alone", ELECTED, async || {
+            let status = client.status().await.map_err(|status| status.to_string())?;
+            if status.has_quorum { Err(status.leader) } else { Ok(()) }
+        })
+        .await;
+        other.resume();
+        missed?;
+        let elected = until("another leader", ELECTED, async || {
+            let status = client.status().await.map_err(|status| status.to_string())?;
+            let is_other = status.has_quorum && !status.leader.is_empty() && status.leader != cluster.name(leads);
+            if is_other { Ok(()) } else { Err(status.leader) }
+        })
+        .await;
+        leading.resume();
+        elected?;
+    }
+    bail!("{} never led", cluster.name(wanted));
 }
 
 /// Creates a VM and sees that it runs, leased: it can be started elsewhere from now on.
