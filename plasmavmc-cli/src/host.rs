@@ -104,7 +104,9 @@ async fn wait_until_empty(context: &Context, mut host: Host, within: Duration) -
                 waited: begun.elapsed(),
             });
         }
-        line.say(format!("{} has yet to be rid of {}", host.name, left.join(", ")));
+        if !left.is_empty() {
+            line.say(format!("{} has yet to be rid of {}", host.name, left.join(", ")));
+        }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -1,8 +1,8 @@
 //! What changed, in words: one event for a change that a person or a program wants to hear of.
 
 use plasmavmc_types::{
-    Decision, HostId, HostRecord, ObservedState, Operation, OperationId, OperationState, Placement, PowerWanted,
-    Session, VmId, VmRecord, VmStatus,
+    Decision, HostId, HostRecord, Leaving, ObservedState, Operation, OperationId, OperationState, Placement,
+    PowerWanted, Session, VmId, VmRecord, VmStatus,
 };
 
 use crate::view::ClusterView;
@@ -160,6 +160,14 @@ fn of_host(host: HostId, before: Option<&HostRecord>, after: Option<&HostRecord>
         (Some(before), Some(after)) if before.mode() != after.mode() => {
             let mode = format!("{:?}", after.mode()).to_lowercase();
             Event::new("host.mode", format!("host {name} is {mode} from now on"))
+        }
+        (Some(before), Some(after)) if before.departure() != after.departure() => {
+            let text = match after.departure().map(|departure| departure.leaving) {
+                Some(Leaving::Move) => format!("host {name} is being shut down; its VMs go elsewhere where they can"),
+                Some(Leaving::Stay) => format!("host {name} is being shut down; its VMs wait for it"),
+                None => format!("host {name} is not shut down after all"),
+            };
+            Event::new("host.shutdown", text)
         }
         _ => return None,
     };

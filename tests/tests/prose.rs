@@ -144,7 +144,10 @@ fn three_hosts_at_home_become_a_cluster_as_the_runbook_prints_it() -> Result<()>
 /// What the second unit of the package is for. Two hosts are left, which need each other to decide anything.
 fn vms_leave_at_a_shutdown(home: &Home) -> Result<()> {
     // Without guests, they would have to be waited for until their time is over.
-    home.quietly(0, "for vm in third fourth; do plasmavmc vm delete $vm --force --yes; done")?;
+    home.quietly(
+        0,
+        "for vm in third fourth; do plasmavmc vm delete $vm --force --yes; done",
+    )?;
     let host = the_one_with_a_vm(home)?;
     home.quietly(host, "systemctl poweroff")?;
     ensure!(

@@ -132,6 +132,24 @@ fn hosts_join_change_and_report_for_duty() {
     let draining = record.with_mode(plasmavmc_types::HostMode::Draining);
     let changed = Changed::HostRecord(id, Some(record), Some(&draining));
     check(&view, changed, Some(("host.mode", "host h1 is draining from now on")));
+    for (leaving, text) in [
+        (
+            Leaving::Move,
+            "host h1 is being shut down; its VMs go elsewhere where they can",
+        ),
+        (Leaving::Stay, "host h1 is being shut down; its VMs wait for it"),
+    ] {
+        let departs = cluster().departing(1, leaving, 1).view;
+        let departs = &departs.hosts[&id].record.as_ref().unwrap().value;
+        let changed = Changed::HostRecord(id, Some(record), Some(departs));
+        check(&view, changed, Some(("host.shutdown", text)));
+        let back = Changed::HostRecord(id, Some(departs), Some(record));
+        check(
+            &view,
+            back,
+            Some(("host.shutdown", "host h1 is not shut down after all")),
+        );
+    }
     let session = host.session.as_ref().unwrap().value;
     let opened = Changed::Session(id, None, Some(&session));
     check(
