@@ -97,6 +97,7 @@ fn the_readme_and_the_runbooks_of_a_cluster_on_one_machine_do_what_they_print() 
         "8-power-loss",
         "9-quorum-lost",
         "11-clock-jump",
+        "12-host-reboot",
     ] {
         let file = format!("runbooks/{name}.md");
         for block in commands(&file)? {
