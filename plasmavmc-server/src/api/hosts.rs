@@ -61,7 +61,10 @@ const LEAST_MS: u64 = 1000;
 const MOST_MS: u64 = 24 * 3600 * 1000;
 
 /// Has the VMs of a host power off, and leave it or wait for it, until it boots again.
-async fn prepare_shutdown(backend: &Backend, asked: PrepareHostShutdownRequest) -> Result<api::Host, ApiError> {
+pub(super) async fn prepare_shutdown(
+    backend: &Backend,
+    asked: PrepareHostShutdownRequest,
+) -> Result<api::Host, ApiError> {
     let leaving = match asked.vms() {
         Vms::Unspecified | Vms::Move => Leaving::Move,
         Vms::Stay => Leaving::Stay,

@@ -8,6 +8,7 @@ use plasmavmc_types::HostMode;
 use super::*;
 use crate::api::hosts;
 use crate::api::vms::{read, update};
+use crate::store::{Write, keys};
 
 async fn change(cluster: &Played, vm: &str, paths: &[&str], spec: api::VmSpec) -> Result<api::Vm, ApiError> {
     let request = api::UpdateVmRequest {
@@ -194,4 +195,47 @@ async fn a_host_is_emptied_of_what_is_stopped_and_taken_back() {
     assert_eq!(again.mode(), api::host::Mode::Active);
     let listed = hosts::list(&cluster.backend, false).await.unwrap().hosts;
     assert!(listed.iter().all(|host| host.state() == api::host::State::Alive));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_is_prepared_of_a_host_that_is_here_and_taken_back() {
+    let (cluster, _controller) = Played::led(2).await;
+    let prepare = async |id: &str, timeout_ms| {
+        let request = api::PrepareHostShutdownRequest {
+            id: id.to_owned(),
+            timeout_ms,
+            ..Default::default()
+        };
+        hosts::prepare_shutdown(&cluster.backend, request).await
+    };
+    for wrong in [1, 999, u64::MAX] {
+        check_fields(prepare("h1", wrong).await, &["timeout_ms"]);
+    }
+    check(
+        prepare("h9", 0).await,
+        Code::NotFound,
+        "HOST_NOT_FOUND",
+        "'plasmavmc host list'",
+    );
+    // Without a name it is the host of the server that is asked.
+    let own = cluster.mirror.read(|view| view.host_name(cluster.backend.host));
+    for (asked, timeout_ms) in [("", 0), ("", 5000), (own.as_str(), 5000)] {
+        let prepared = prepare(asked, timeout_ms).await.unwrap();
+        assert_eq!((prepared.mode(), &prepared.name), (api::host::Mode::ShuttingDown, &own));
+    }
+    let active = hosts::set_mode(&cluster.backend, &own, HostMode::Active).await.unwrap();
+    assert_eq!(active.mode(), api::host::Mode::Active);
+
+    let id = cluster.mirror.read(|view| view.host_named("h2")).unwrap();
+    let session = cluster.mirror.read(|view| view.hosts[&id].session.clone()).unwrap();
+    let fence = Write::new()
+        .expect(keys::session(id), session.revision)
+        .put_session(id, &session.value.fenced());
+    cluster.write(fence).await;
+    check(
+        prepare("h2", 0).await,
+        Code::FailedPrecondition,
+        "HOST_IS_NOT_HERE",
+        "as after a failure",
+    );
 }
