@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use plasmavmc_proto::api::{Dependency, DependencyReached, Vm, vm::State};
-use plasmavmc_tests::cluster::ha::{Sampler, leader, leased_on, movable, running_leased, state_of, until_elsewhere};
+use plasmavmc_tests::cluster::ha::{
+    Sampler, leader, leased_on, movable, running_leased, state_of, until_elsewhere, watched,
+};
 use plasmavmc_tests::cluster::{HostedCluster, measured, until};
 
 use crate::SOON;
@@ -19,18 +21,7 @@ pub fn on_hosts<F: Future<Output = Result<()>>>(
     hosts: usize,
     test: impl FnOnce(Arc<HostedCluster>, Arc<Sampler>) -> F + Send,
 ) {
-    let cluster = Arc::new(HostedCluster::build(hosts).unwrap());
-    let sampler = Arc::new(Sampler::start(cluster.lab().folder()));
-    let outcome = cluster.run(async || {
-        cluster.form().await?;
-        test(Arc::clone(&cluster), Arc::clone(&sampler)).await
-    });
-    let doubles = sampler.doubles();
-    if let Err(error) = outcome {
-        panic!("{error:?}");
-    }
-    assert_eq!(doubles, [], "VMs ran twice");
-    assert!(sampler.looks() > 0);
+    watched(HostedCluster::build(hosts), &[], test);
 }
 
 async fn vm_on(cluster: &HostedCluster, host: usize, name: &str) -> Result<Vm> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use plasmavmc_tests::cluster::ha::Sampler;
+use plasmavmc_tests::cluster::ha::watched;
 use plasmavmc_tests::cluster::{Failpoints, HostedCluster, PLACES_OF_GUESTS, Together, run_failpoints};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,18 +31,7 @@ async fn check(only: Vec<String>, except: Vec<String>) {
 
 /// Three hosts, and what watches them from outside.
 fn together<F: Future<Output = Result<()>>>(test: impl FnOnce(Arc<HostedCluster>) -> F + Send) {
-    let cluster = Arc::new(HostedCluster::build_mortal(3).unwrap());
-    let sampler = Sampler::start(cluster.lab().folder());
-    let outcome = cluster.run(async || {
-        cluster.form().await?;
-        test(Arc::clone(&cluster)).await
-    });
-    let doubles = sampler.doubles();
-    if let Err(error) = outcome {
-        panic!("{error:?}");
-    }
-    assert_eq!(doubles, [], "VMs ran twice");
-    assert!(sampler.looks() > 0);
+    watched(HostedCluster::build_mortal(3), &[], |cluster, _| test(cluster));
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! The timings of a cluster are changed while its VMs run leased: nobody is frozen, and the new ones hold.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +9,7 @@ use plasmavmc_tests::cluster::{HostedCluster, code_and_reason, measured, until};
 use tonic::Code;
 
 use crate::SOON;
+use crate::failover::on_hosts;
 
 const fn timings(beat_ms: u64, freeze_after_ms: u64, failover_after_ms: u64) -> ClusterTimings {
     ClusterTimings {
@@ -78,24 +78,9 @@ impl Watched {
     }
 }
 
-fn on_three_hosts<F: Future<Output = Result<()>>>(test: impl FnOnce(Arc<HostedCluster>, Arc<Sampler>) -> F + Send) {
-    let cluster = Arc::new(HostedCluster::build(3).unwrap());
-    let sampler = Arc::new(Sampler::start(cluster.lab().folder()));
-    let outcome = cluster.run(async || {
-        cluster.form().await?;
-        test(Arc::clone(&cluster), Arc::clone(&sampler)).await
-    });
-    let doubles = sampler.doubles();
-    if let Err(error) = outcome {
-        panic!("{error:?}");
-    }
-    assert_eq!(doubles, [], "VMs ran twice");
-    assert!(sampler.looks() > 0);
-}
-
 #[test]
 fn shorter_and_longer_timings_freeze_nobody_and_a_failover_becomes_faster() {
-    on_three_hosts(|cluster, sampler| async move {
+    on_hosts(3, |cluster, sampler| async move {
         let leads = leader(&cluster, 0).await?;
         let watched = Watched::on_all(&cluster).await?;
         for wanted in [SHORT, LONG, USUAL, LONG, SHORT] {
@@ -126,7 +111,7 @@ fn shorter_and_longer_timings_freeze_nobody_and_a_failover_becomes_faster() {
 
 #[test]
 fn with_longer_timings_a_cut_freezes_nobody_that_froze_before() {
-    on_three_hosts(|cluster, sampler| async move {
+    on_hosts(3, |cluster, sampler| async move {
         let leads = leader(&cluster, 0).await?;
         let watched = Watched::on_all(&cluster).await?;
         change(&cluster, leads, LONG).await?;
@@ -156,7 +141,7 @@ fn with_longer_timings_a_cut_freezes_nobody_that_froze_before() {
 
 #[test]
 fn timings_that_do_not_fit_are_refused_and_change_nothing() {
-    on_three_hosts(|cluster, _| async move {
+    on_hosts(3, |cluster, _| async move {
         let client = cluster.client(0)?;
         let refused = client.set_timings(timings(2000, 4000, 4500)).await.unwrap_err();
         ensure!(code_and_reason(&refused).0 == Code::InvalidArgument, "{refused:?}");

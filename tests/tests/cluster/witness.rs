@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use plasmavmc_proto::api::{Vm, host, vm::State};
-use plasmavmc_tests::cluster::ha::{Sampler, leader, movable, running_leased, until_elsewhere, until_leads};
+use plasmavmc_tests::cluster::ha::{leader, movable, running_leased, until_elsewhere, until_leads, watched};
 use plasmavmc_tests::cluster::{HostedCluster, code_and_reason, measured, until};
 
 use crate::SOON;
@@ -17,18 +17,7 @@ const MOST_MEMORY_KB: u64 = 60 << 10;
 
 /// Two hosts, a witness, and what watches them.
 fn on_two_and_a_witness<F: Future<Output = Result<()>>>(test: impl FnOnce(Arc<HostedCluster>) -> F + Send) {
-    let cluster = Arc::new(HostedCluster::build(3).unwrap());
-    let sampler = Sampler::start(cluster.lab().folder());
-    let outcome = cluster.run(async || {
-        cluster.form_with(&["--witness"]).await?;
-        test(Arc::clone(&cluster)).await
-    });
-    let doubles = sampler.doubles();
-    if let Err(error) = outcome {
-        panic!("{error:?}");
-    }
-    assert_eq!(doubles, [], "VMs ran twice");
-    assert!(sampler.looks() > 0);
+    watched(HostedCluster::build(3), &["--witness"], |cluster, _| test(cluster));
 }
 
 /// Cuts the power of one and sees that the VM runs: elsewhere, or as before. Then all are there again.

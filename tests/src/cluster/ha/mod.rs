@@ -9,6 +9,7 @@ mod ledger;
 mod sampler;
 mod strikes;
 pub mod torture;
+mod watched;
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use plasmavmc_proto::api::{CreateVmRequest, HaPolicy, Vm, vm};
 pub use ledger::{Entry, Ledger, Reader};
 pub use sampler::{Double, Sampler, state_of};
 pub use strikes::signal;
+pub use watched::watched;
 
 use super::{Client, HostedCluster, bare, until};
 
