@@ -23,6 +23,8 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// Covers calls that wait for a guest to boot under TCG on a busy machine.
 const CALL: Duration = Duration::from_secs(120);
 
+const BEATS_WITHIN: Duration = Duration::from_secs(60);
+
 /// Speaks to one node.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -187,6 +189,22 @@ impl Client {
             .list_operations(ListOperationsRequest::default())
             .await;
         Ok(answer?.into_inner().operations)
+    }
+
+    /// Waits until this server has heard the next beat of a host: from then on it has known that host alive.
+    pub async fn until_beats(&self, host: &str) -> Result<()> {
+        let before = std::cell::Cell::new(0);
+        until(&format!("a beat of {host}"), BEATS_WITHIN, async || {
+            let hosts = self.list_hosts().await.map_err(|status| status.to_string())?;
+            let known = hosts.into_iter().find(|known| known.name == host);
+            let ago_ms = known.map(|known| known.last_heard_ms).unwrap_or_default();
+            if before.replace(ago_ms) > ago_ms {
+                Ok(())
+            } else {
+                Err(format!("the last one was {ago_ms} ms ago"))
+            }
+        })
+        .await
     }
 
     /// Waits until the VM is in a state; answers it.

@@ -140,19 +140,14 @@ impl HostedCluster {
 
     /// Waits until one has heard the next beat of another: from then on it is a witness of that host's life.
     pub async fn until_beats(&self, asked: usize, host: usize) -> Result<()> {
-        let (client, name) = (self.client(asked)?, self.name(host));
-        let before = std::cell::Cell::new(0);
-        until(&format!("a beat of {name}, heard by host {asked}"), WHOLE, async || {
-            let hosts = client.list_hosts().await.map_err(|status| status.to_string())?;
-            let known = hosts.into_iter().find(|known| known.name == name);
-            let ago_ms = known.map(|known| known.last_heard_ms).unwrap_or_default();
-            if before.replace(ago_ms) > ago_ms {
-                Ok(())
-            } else {
-                Err(format!("the last one was {ago_ms} ms ago"))
-            }
-        })
-        .await
+        self.client(asked)?.until_beats(&self.name(host)).await
+    }
+
+    /// Makes the next start of a host without power the first one of another boot. All hosts of a lab are in one boot of
+    /// this machine, which a server would take for its own.
+    pub fn boots_anew(&self, host: usize) -> Result<()> {
+        let file = self.lab[host].disk_from_outside().join(FOLDER).join("instance");
+        std::fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))
     }
 
     /// Starts the server of a host; `how` is said the first time.

@@ -89,6 +89,7 @@ async fn goes_and_comes_back(cluster: &HostedCluster, leaves: usize, asked: usiz
     let warnings = client.status().await?.warnings;
     let name = cluster.name(leaves);
     ensure!(!warnings.iter().any(|warning| warning.contains(&name)), "{warnings:?}");
+    cluster.boots_anew(leaves)?;
     cluster.lab()[leaves].power_on()?;
     cluster.serve(leaves, &[])?;
     cluster.until_whole(asked, HOSTS).await?;
