@@ -138,8 +138,9 @@ fn open_sessions(view: &ClusterView) -> Vec<HostId> {
 fn overdue(view: &ClusterView, heard: &Heard, host: HostId) -> Option<Overdue> {
     let listening_ms = heard.contact.listening_for_ms;
     let silent_for_ms = heard.ago_ms.get(&host).copied().unwrap_or(listening_ms);
-    let was_heard = silent_for_ms < listening_ms || was_outlived(view, heard, host);
-    let told_ms = terms::patience_ms(view, view.hosts.get(&host).unwrap_or(&HostView::default()));
+    let known = view.hosts.get(&host)?;
+    let was_heard = silent_for_ms < listening_ms || was_outlived(known, heard);
+    let told_ms = terms::patience_ms(view, known);
     let patience_ms = match was_heard {
         true => told_ms,
         false => told_ms.max(BOOT_GRACE_MS),
@@ -153,8 +154,8 @@ fn overdue(view: &ClusterView, heard: &Heard, host: HostId) -> Option<Overdue> {
 
 /// Whether its last beat was committed in the life of a member process that lives: so the cluster as a whole has not been
 /// without power since.
-fn was_outlived(view: &ClusterView, heard: &Heard, host: HostId) -> bool {
-    let beat = view.hosts.get(&host).and_then(|host| host.beat.as_ref());
+fn was_outlived(host: &HostView, heard: &Heard) -> bool {
+    let beat = host.beat.as_ref();
     let since = heard.contact.heard_since_revision;
     beat.zip(since).is_some_and(|(beat, since)| beat.revision > since)
 }
