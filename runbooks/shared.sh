@@ -138,7 +138,9 @@ state_of() { sed -E 's/^.*\) (.).*$/\1/' "/proc/$1/stat" 2>/dev/null || true; }
 stands_still() { [[ $(state_of "$1") == T ]]; }
 executes() { [[ $(state_of "$1") == [RSD] ]]; }
 is_gone() { [[ ! -e /proc/$1 ]]; }
-has_ended() { [[ $(state_of "$1") == Z || ! -e /proc/$1 ]]; }
+# Its first thread is a zombie while another may still write to the disk, with all that it had open.
+has_ended() { is_gone "$1" || [[ $(state_of "$1") == Z && $(threads_of "$1") -le 1 ]]; }
+threads_of() { find "/proc/$1/task" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l; }
 
 # has_passed SINCE MS
 has_passed() { (($(now) - $1 >= $2)); }
@@ -158,8 +160,15 @@ runs_elsewhere() {
 # The server that listens there, if it runs on this machine.
 server_of() { pgrep -f "plasmavmc-server.*--listen ${1//./\\.}( |$)" || fail "no server on this machine was started with --listen $1"; }
 
-# keep_command NODE: so that its server can be started again as it was.
-keep_command() { cat "/proc/$(server_of "$1")/cmdline" >"$KEPT/$1"; }
+# keep_command NODE: so that its server can be started again as it was, with the log that it had.
+keep_command() {
+    local server log
+    server=$(server_of "$1")
+    cat "/proc/$server/cmdline" >"$KEPT/$1"
+    log=$(readlink "/proc/$server/fd/2")
+    [[ -f $log ]] || log=/dev/null
+    echo "$log" >"$KEPT/$1.log"
+}
 
 # kill_server NODE: the server alone. Until it has ended it keeps its folder, and its successor would be refused.
 kill_server() {
@@ -174,7 +183,7 @@ kill_server() {
 start_server() {
     local command node left=()
     mapfile -d '' command <"$KEPT/$1"
-    setsid "${command[@]}" </dev/null >>"${LOG:-/dev/null}" 2>&1 &
+    setsid "${command[@]}" </dev/null >>"$(cat "$KEPT/$1.log")" 2>&1 &
     for node in "${ENDED[@]}"; do [[ $node == "$1" ]] || left+=("$node"); done
     ENDED=("${left[@]}")
 }
@@ -207,7 +216,7 @@ processes_of() {
 # lose_power NODE...: what a power cut leaves of a host: nothing that runs. Server, guard and QEMUs are killed at once,
 # at LOST_AT.
 lose_power() {
-    local node found pids=() folders=() folder
+    local node found pids=() pid folders=() folder
     for node in "$@"; do
         keep_command "$node"
         folder=$(tr '\0' '\n' <"$KEPT/$node" | sed -n '/^--dir$/{n;p}')
@@ -224,6 +233,9 @@ lose_power() {
     for folder in "${folders[@]}"; do
         until_true "the host in $folder is dead" 10 has_none "$folder"
     done
+    for pid in "${pids[@]}"; do
+        until_true "process $pid of it has ended" 10 has_ended "$pid"
+    done
 }
 
 # Whatever was just being started by one that was killed.
@@ -235,10 +247,21 @@ has_none() {
     return 1
 }
 
+# For whoever has to find out why one did not come back.
+last_words() {
+    local log
+    for log in "$KEPT"/*.log; do
+        [[ -f $log && -f $(cat "$log") ]] || continue
+        echo "--- last words of the server at $(basename "$log" .log)"
+        tail -n 15 "$(cat "$log")"
+    done >&2
+}
+
 # Nothing of this script stays behind, however it ends.
 clean_up() {
     local status=$? id node
     set +e
+    ((status == 0)) || last_words
     continue_servers
     for node in "${ENDED[@]}"; do start_server "$node"; done
     ((status == 0)) || for node in "${NODES[@]}"; do (until_whole "$node"); done

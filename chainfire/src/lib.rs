@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backup;
+pub mod claim;
 pub mod client;
 mod codec;
 #[cfg(feature = "faults")]

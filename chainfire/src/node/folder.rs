@@ -8,12 +8,10 @@
 //! quarantine-N/ what was set aside          recovered.snap  a recovery that is not completed
 //! ```
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
-
+use crate::claim::{Claim, ClaimError, claim};
 use crate::files;
 
 /// The layout that this version writes.
@@ -35,12 +33,6 @@ pub enum FolderError {
     Format { path: PathBuf },
 }
 
-/// The claim of one process to a data folder. The system drops it with the process.
-#[derive(Debug)]
-pub struct FolderLock {
-    _file: File,
-}
-
 /// Paths inside a data folder.
 #[derive(Debug, Clone)]
 pub struct Folder {
@@ -48,24 +40,16 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Takes a folder into use, making it if needed.
-    pub fn take(root: &Path) -> Result<(Self, FolderLock), FolderError> {
+    /// Takes a folder into use, making it if needed. Blocks for a moment while another process holds it.
+    pub fn take(root: &Path) -> Result<(Self, Claim), FolderError> {
         let folder = Self { root: root.to_owned() };
         std::fs::create_dir_all(root).map_err(|source| folder.io(source))?;
-        let path = root.join("LOCK");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|source| folder.io(source))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(FolderError::Locked { path: root.to_owned() }),
-            Err(errno) => return Err(folder.io(errno.into())),
-        }
+        let held = claim(&root.join("LOCK")).map_err(|error| match error {
+            ClaimError::Io(source) => folder.io(source),
+            ClaimError::Held => FolderError::Locked { path: root.to_owned() },
+        })?;
         folder.check_format()?;
-        Ok((folder, FolderLock { _file: file }))
+        Ok((folder, held))
     }
 
     fn check_format(&self) -> Result<(), FolderError> {

@@ -33,6 +33,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::claim::Claim;
 use crate::kv::{KvError, Limits};
 use crate::metrics::Metrics;
 use crate::raft::timing::Timing;
@@ -86,7 +87,7 @@ struct Inner {
     stop: CancellationToken,
     supervisor: Mutex<Option<tokio::task::JoinHandle<()>>>,
     /// Held for as long as the folder is in use.
-    lock: Mutex<Option<folder::FolderLock>>,
+    lock: Mutex<Option<Claim>>,
 }
 
 /// What a node is doing.

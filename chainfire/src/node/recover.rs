@@ -22,8 +22,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftStateMachine};
 
-use super::folder::{Folder, FolderError, FolderLock};
+use super::folder::{Folder, FolderError};
 use super::identity::{self, Identity, IdentityError};
+use crate::claim::Claim;
 use crate::files;
 use crate::kv::{KvError, Limits};
 use crate::log::{LogOptions, LogStore, OpenError};
@@ -81,7 +82,7 @@ pub struct KnownMember {
 #[derive(Debug)]
 pub struct Survivor {
     folder: Folder,
-    _lock: FolderLock,
+    _lock: Claim,
     source: Source,
     meta: proto::StateMeta,
     own: Option<MemberId>,

@@ -1,10 +1,9 @@
 //! What has to be there before anything runs: folders, the claim to them, enough descriptors.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use chainfire::claim::{Claim, ClaimError, claim};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
@@ -21,17 +20,15 @@ pub enum GroundError {
     InUse { path: PathBuf },
 }
 
-/// The claim of this process to its folders. The system drops it with the process.
-#[derive(Debug)]
-pub struct Claim {
-    _lock: File,
-}
-
 /// Makes the folder of what must survive, and takes it.
 pub fn prepare(config: &Config) -> Result<Claim, GroundError> {
     let folders = &config.folders;
     make(&folders.state)?;
-    claim(&folders.state.join("server.lock"))
+    let path = folders.state.join("server.lock");
+    claim(&path).map_err(|error| match error {
+        ClaimError::Io(source) => GroundError::Io { path, source },
+        ClaimError::Held => GroundError::InUse { path },
+    })
 }
 
 /// Makes the folders of what runs here.
@@ -53,24 +50,6 @@ fn make(folder: &Path) -> Result<(), GroundError> {
         path: folder.to_owned(),
         source,
     })
-}
-
-fn claim(path: &Path) -> Result<Claim, GroundError> {
-    let context = |source| GroundError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(context)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Claim { _lock: file }),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(GroundError::InUse { path: path.to_owned() }),
-        Err(errno) => Err(context(errno.into())),
-    }
 }
 
 /// About eight descriptors a VM, and one a client: the usual 1024 do not go far. The guard gives QEMUs limits

@@ -33,7 +33,7 @@ use plasmavmc_types::{Address, Invalid};
 use tokio_util::sync::CancellationToken;
 
 pub use commits::CommitLatency;
-pub use ground::{Claim, GroundError, prepare as claim_folder};
+pub use ground::{GroundError, prepare as claim_folder};
 pub use identity::{HostIdentity, IdentityError};
 pub use place::{PlaceError, Running, Starter};
 
