@@ -72,10 +72,55 @@ fn what_runs_on_a_host_that_is_shut_down_leaves_it_or_waits_for_it() {
     });
 }
 
+#[test]
+fn what_is_to_stay_waits_for_its_host_though_others_have_room() {
+    on_hosts(HOSTS, |cluster, _| async move {
+        let leads = leader(&cluster, 0).await?;
+        let (leaves, asked) = ((leads + 1) % HOSTS, leads);
+        let client = cluster.client(asked)?;
+        let vm = leased_on(&cluster, leaves, movable("faithful")).await?;
+        let words = [
+            "host",
+            "prepare-shutdown",
+            "--this-host",
+            "--vms",
+            "stay",
+            "--within",
+            "1s",
+        ];
+        let cli = cluster.programs().cli.clone();
+        let (is_done, said) = cluster.runs(leaves, &cli, &words, BOOT).await?;
+        ensure!(is_done, "{said}");
+        ensure!(cluster.qemus(leaves).is_empty(), "{:?}", cluster.qemus(leaves));
+        client.until_state(&vm.id, State::Stopped, SOON).await?;
+
+        goes_down(&cluster, leaves, asked).await?;
+        // Whoever is planned for in the same step as the host's loss shows that nobody took it: this one comes later.
+        client.running(movable("later")).await?;
+        let waits = client.get(&vm.id).await?;
+        ensure!(
+            waits.state() == State::Stopped && waits.host == vm.host && waits.incarnation == vm.incarnation,
+            "{waits:?}"
+        );
+
+        comes_back(&cluster, leaves, asked).await?;
+        let runs = client.until_state(&vm.id, State::Running, SOON).await?;
+        ensure!(runs.host == vm.host && runs.incarnation == vm.incarnation, "{runs:?}");
+        Ok(())
+    });
+}
+
 /// It goes down, which alarms nobody, and is a host like any other when it is back.
 async fn goes_and_comes_back(cluster: &HostedCluster, leaves: usize, asked: usize, bound: &str) -> Result<()> {
+    goes_down(cluster, leaves, asked).await?;
+    comes_back(cluster, leaves, asked).await?;
+    cluster.client(asked)?.until_state(bound, State::Running, SOON).await?;
+    Ok(())
+}
+
+/// Until it is fenced.
+async fn goes_down(cluster: &HostedCluster, leaves: usize, asked: usize) -> Result<()> {
     cluster.lab()[leaves].power_cut()?;
-    let client = cluster.client(asked)?;
     until("the host to be fenced", SOON, async || {
         let shown = host_of(cluster, asked, leaves)
             .await
@@ -86,14 +131,17 @@ async fn goes_and_comes_back(cluster: &HostedCluster, leaves: usize, asked: usiz
         }
     })
     .await?;
-    let warnings = client.status().await?.warnings;
+    let warnings = cluster.client(asked)?.status().await?.warnings;
     let name = cluster.name(leaves);
     ensure!(!warnings.iter().any(|warning| warning.contains(&name)), "{warnings:?}");
+    Ok(())
+}
+
+async fn comes_back(cluster: &HostedCluster, leaves: usize, asked: usize) -> Result<()> {
     cluster.boots_anew(leaves)?;
     cluster.lab()[leaves].power_on()?;
     cluster.serve(leaves, &[])?;
     cluster.until_whole(asked, HOSTS).await?;
-    client.until_state(bound, State::Running, SOON).await?;
     let shown = host_of(cluster, asked, leaves).await?;
     ensure!(shown.mode() == host::Mode::Active, "{shown:?}");
     Ok(())

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use plasmavmc_proto::api;
-use plasmavmc_types::HostMode;
+use plasmavmc_proto::api::prepare_host_shutdown_request::Vms;
+use plasmavmc_types::{HostMode, Leaving};
 
 use super::*;
 use crate::api::hosts;
@@ -200,28 +201,38 @@ async fn a_host_is_emptied_of_what_is_stopped_and_taken_back() {
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_is_prepared_of_a_host_that_is_here_and_taken_back() {
     let (cluster, _controller) = Played::led(2).await;
-    let prepare = async |id: &str, timeout_ms| {
+    let prepare = async |id: &str, timeout_ms, vms: Vms| {
         let request = api::PrepareHostShutdownRequest {
             id: id.to_owned(),
             timeout_ms,
-            ..Default::default()
+            vms: vms.into(),
         };
         hosts::prepare_shutdown(&cluster.backend, request).await
     };
     for wrong in [1, 999, u64::MAX] {
-        check_fields(prepare("h1", wrong).await, &["timeout_ms"]);
+        check_fields(prepare("h1", wrong, Vms::Unspecified).await, &["timeout_ms"]);
     }
     check(
-        prepare("h9", 0).await,
+        prepare("h9", 0, Vms::Unspecified).await,
         Code::NotFound,
         "HOST_NOT_FOUND",
         "'plasmavmc host list'",
     );
     // Without a name it is the host of the server that is asked.
     let own = cluster.mirror.read(|view| view.host_name(cluster.backend.host));
-    for (asked, timeout_ms) in [("", 0), ("", 5000), (own.as_str(), 5000)] {
-        let prepared = prepare(asked, timeout_ms).await.unwrap();
+    let told = [
+        ("", 0, Vms::Unspecified, Leaving::Move),
+        ("", 5000, Vms::Stay, Leaving::Stay),
+        (own.as_str(), 5000, Vms::Move, Leaving::Move),
+    ];
+    for (asked, timeout_ms, vms, leaving) in told {
+        let prepared = prepare(asked, timeout_ms, vms).await.unwrap();
         assert_eq!((prepared.mode(), &prepared.name), (api::host::Mode::ShuttingDown, &own));
+        let stored = cluster
+            .mirror
+            .read(|view| view.hosts[&cluster.backend.host].record.clone());
+        let departure = stored.unwrap().value.departure().cloned();
+        assert_eq!(departure.map(|departure| departure.leaving), Some(leaving));
     }
     let active = hosts::set_mode(&cluster.backend, &own, HostMode::Active).await.unwrap();
     assert_eq!(active.mode(), api::host::Mode::Active);
@@ -233,7 +244,7 @@ async fn a_shutdown_is_prepared_of_a_host_that_is_here_and_taken_back() {
         .put_session(id, &session.value.fenced());
     cluster.write(fence).await;
     check(
-        prepare("h2", 0).await,
+        prepare("h2", 0, Vms::Unspecified).await,
         Code::FailedPrecondition,
         "HOST_IS_NOT_HERE",
         "as after a failure",
