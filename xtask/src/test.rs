@@ -2,8 +2,9 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
+use std::thread::ScopedJoinHandle;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::checkout::{Checkout, Profile};
 use crate::setup::{self, Purpose};
@@ -15,28 +16,45 @@ const SLOW_PACKAGES: [&str; 3] = ["plasmavmc-tests", "plasmavmc-kvm", "plasmavmc
 pub fn run(checkout: &Checkout, quick: bool) -> Result<ExitCode> {
     let purpose = if quick { Purpose::Verify } else { Purpose::Test };
     setup::ensure(checkout, purpose)?;
-    verify::check_all(checkout)?;
-    if !quick {
-        guest::ensure_all(checkout)?;
-    }
-
     let packages = selection(quick);
-    // Building a test does not build the binaries of other packages, which the tests start.
-    step::run(
-        "build binaries and tests",
-        checkout.cargo(&["build", "--bins", "--tests"]).args(&packages),
-    )?;
+    std::thread::scope(|scope| {
+        // Its packages are waited for while the compiler keeps the processors busy.
+        let guests = (!quick).then(|| scope.spawn(|| guest::ensure_all(checkout)));
+        let built = check_and_build(checkout, &packages);
+        let guests = guests.map_or(Ok(()), |guests| join(guests, "the build of the guests"));
+        built.and(guests)
+    })?;
     if has_nextest(checkout) {
         step::run(
             "documentation examples",
             &mut prepared(checkout, &["test", "--doc", "--quiet"], &packages),
         )?;
         step::announce("all tests, with nextest");
-        finish(prepared(checkout, &["nextest", "run", "--no-fail-fast"], &packages))
+        let mut runner = prepared(checkout, &["nextest", "run", "--no-fail-fast"], &packages);
+        runner.args(["--test-threads", &at_once().to_string()]);
+        finish(runner)
     } else {
         step::announce("all tests");
         finish(prepared(checkout, &["test", "--no-fail-fast"], &packages))
     }
+}
+
+fn check_and_build(checkout: &Checkout, packages: &[&str]) -> Result<()> {
+    verify::check_all(checkout)?;
+    // Building a test does not build the binaries of other packages, which the tests start.
+    step::run(
+        "build binaries and tests",
+        checkout.cargo(&["build", "--bins", "--tests"]).args(packages),
+    )
+}
+
+fn join(thread: ScopedJoinHandle<'_, Result<()>>, what: &str) -> Result<()> {
+    thread.join().map_err(|_| anyhow!("{what} panicked"))?
+}
+
+/// Most of the long tests wait for half of their time: for guests that boot, for hosts that are given up.
+fn at_once() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get() + cores.get().div_ceil(2))
 }
 
 fn selection(quick: bool) -> Vec<&'static str> {
