@@ -141,6 +141,9 @@ impl Guard {
         if self.deadman.may_thaw(now_ms) {
             return Ok(());
         }
+        if self.deadman.epoch().is_none() {
+            return Err(Refusal::NoLease);
+        }
         let over_for_ms = now_ms.saturating_sub(self.deadman.until_ms());
         Err(Refusal::LeaseOver { over_for_ms })
     }

@@ -50,6 +50,8 @@ pub enum Refusal {
     StaleEpoch { held: Epoch },
     #[error("the lease has been over for {over_for_ms} ms: extend it first")]
     LeaseOver { over_for_ms: u64 },
+    #[error("this guard has no lease yet: extend it first")]
+    NoLease,
     #[error("the guard is replacing its program: try again")]
     Upgrading,
     #[error("the guard failed: {problem}")]

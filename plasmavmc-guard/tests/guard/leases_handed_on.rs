@@ -38,7 +38,7 @@ async fn a_guards_death_stops_what_is_leased_and_the_next_one_keeps_it_so() {
     assert_eq!((&adopted.phase, lease.frozen), (&Phase::Adopted, true));
     let refused = thaw(&client, held.key).await;
     assert!(
-        matches!(refused, Err(CallError::Refused(Refusal::LeaseOver { .. }))),
+        matches!(refused, Err(CallError::Refused(Refusal::NoLease))),
         "{refused:?}"
     );
     other.exit(0);

@@ -126,7 +126,7 @@ fn kind_of(error: &StartError) -> LaunchFailureKind {
         StartError::Claim(error) => matches!(error, ClaimError::Superseded { .. }),
         // The next beat brings another one.
         StartError::Machine(MachineError::Keeper(error)) => {
-            matches!(error.refusal(), Some(Refusal::LeaseOver { .. }))
+            matches!(error.refusal(), Some(Refusal::LeaseOver { .. } | Refusal::NoLease))
         }
         _ => false,
     };
