@@ -165,12 +165,13 @@ keep_command() {
     local server log
     server=$(server_of "$1")
     cat "/proc/$server/cmdline" >"$KEPT/$1"
-    log=$(readlink "/proc/$server/fd/2")
+    # That of somebody else's process cannot be seen.
+    log=$(readlink "/proc/$server/fd/2" || true)
     [[ -f $log ]] || log=/dev/null
     echo "$log" >"$KEPT/$1.log"
 }
 
-# kill_server NODE: the server alone. Until it has ended it keeps its folder, and its successor would be refused.
+# kill_server NODE: the server alone. Until it has ended it keeps its folder, and its successor waits for that.
 kill_server() {
     local server
     server=$(server_of "$1")

@@ -95,7 +95,7 @@ fn what_is_to_stay_waits_for_its_host_though_others_have_room() {
         client.until_state(&vm.id, State::Stopped, SOON).await?;
 
         goes_down(&cluster, leaves, asked).await?;
-        // Whoever is planned for in the same step as the host's loss shows that nobody took it: this one comes later.
+        // One that is placed after the host was given up shows that the leader has planned since, and left the other.
         client.running(movable("later")).await?;
         let waits = client.get(&vm.id).await?;
         ensure!(
