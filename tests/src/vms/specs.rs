@@ -10,8 +10,10 @@ use plasmavmc_types::{BackingImage, DirectBoot, Disk, DiskFormat, DiskLocation, 
 
 use super::guest;
 
-/// Booting under TCG on a busy machine.
-const BOOT: Duration = Duration::from_secs(180);
+/// How long a guest that boots may say nothing on its console: under TCG, on a busy machine.
+const SILENCE: Duration = Duration::from_secs(180);
+/// How long it may boot though it goes on talking.
+const BOOT: Duration = Duration::from_secs(600);
 /// As `cargo xtask guest-image debian` makes it.
 const DEBIAN_DISK_MB: u64 = 3072;
 const AGENT: Duration = Duration::from_secs(10);
@@ -22,15 +24,15 @@ pub fn micro(name: &str, words: &str, change: impl FnOnce(&mut VmSpecFields)) ->
     direct("micro", name, words, 256, change)
 }
 
-/// The debian guest, on a clone of its disk.
-pub fn debian(name: &str, clone: &Path) -> Result<VmSpec> {
+/// The debian guest, on a clone of its disk. `words` are added to its kernel's command line.
+pub fn debian(name: &str, clone: &Path, words: &str) -> Result<VmSpec> {
     let mut root = disk("root", clone, DiskFormat::Qcow2, DEBIAN_DISK_MB)?;
     let location = DiskLocation::File { path: debian_disk()? };
     root.backing.push(BackingImage {
         location,
         format: DiskFormat::Qcow2,
     });
-    direct("debian", name, "", 512, |fields| fields.disks.push(root))
+    direct("debian", name, words, 512, |fields| fields.disks.push(root))
 }
 
 /// The disk that debian guests stand on. Nobody writes to it.
@@ -70,17 +72,21 @@ pub fn disk(name: &str, path: &Path, format: DiskFormat, size_mb: u64) -> Result
     Ok(disk)
 }
 
-/// Waits until the guest agent answers.
+/// Waits until the guest agent answers, for as long as the guest is seen to go on with its boot.
 pub async fn has_agent(machine: &Machine) -> Result<()> {
     let deadline = Instant::now() + BOOT;
+    let (mut said, mut heard) = (Vec::new(), Instant::now());
     loop {
-        match machine.agent().health(AGENT).await {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() > deadline => {
-                let console = machine.channels().console.scrollback();
-                bail!("{error}; the console said: {}", String::from_utf8_lossy(&console));
-            }
-            Err(_) => {}
+        let Err(error) = machine.agent().health(AGENT).await else {
+            return Ok(());
+        };
+        let console = machine.channels().console.scrollback();
+        if console != said {
+            (said, heard) = (console, Instant::now());
+        }
+        if heard.elapsed() > SILENCE || Instant::now() > deadline {
+            let said = String::from_utf8_lossy(&said);
+            bail!("{error}; silent for {:?}, the console said: {said}", heard.elapsed());
         }
         if machine.state().borrow().phase.is_gone() {
             bail!("it is gone: {:?}", machine.state().borrow());
