@@ -213,41 +213,54 @@ fn a_host_that_is_cut_off_freezes_and_loses_what_was_moved() {
         let leads = leader(&cluster, 0).await?;
         let island = (leads + 1) % 3;
         let mainland: Vec<usize> = (0..3).filter(|host| *host != island).collect();
-        let vm = vm_on(&cluster, island, "islander").await?;
-        let old = cluster.qemus(island);
-        let cut = Instant::now();
-        cluster.lab().partition(&[&[island], &mainland])?;
-        until("its QEMU to be stopped", SOON, async || {
-            let states: Vec<char> = old.iter().map(|pid| state_of(*pid)).collect();
-            if states == ['T'] {
-                Ok(())
-            } else {
-                Err(format!("{states:?}"))
-            }
+        freezes_and_loses(&cluster, island, leads, || {
+            Ok(cluster.lab().partition(&[&[island], &mainland])?)
         })
-        .await?;
-        let frozen = measured("it is frozen", cut);
-        ensure!(frozen < Duration::from_millis(5500), "{frozen:?}");
-        let moved = until_elsewhere(&cluster, leads, &vm, Duration::from_secs(20)).await?;
-        measured("it runs on the mainland", cut);
-        ensure!(cluster.qemus(island) == old, "killed without proof");
-        cluster.lab().heal()?;
-        let healed = Instant::now();
-        until("what was left behind to be killed", SOON, async || {
-            let left = cluster.qemus(island);
-            if left.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("{left:?}"))
-            }
-        })
-        .await?;
-        measured("what was left behind is killed", healed);
-        cluster.until_whole(island, 3).await?;
-        let still = cluster.client(island)?.get(&vm.id).await?;
-        ensure!(still.pid == moved.pid && still.host == moved.host, "{still:?}");
-        Ok(())
+        .await
     });
+}
+
+/// Cuts a host off in whatever way, and mends it when what it ran runs elsewhere. `asked` is never cut off.
+pub async fn freezes_and_loses(
+    cluster: &HostedCluster,
+    island: usize,
+    asked: usize,
+    cut_off: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let vm = vm_on(cluster, island, "islander").await?;
+    let old = cluster.qemus(island);
+    let cut = Instant::now();
+    cut_off()?;
+    until("its QEMU to be stopped", SOON, async || {
+        let states: Vec<char> = old.iter().map(|pid| state_of(*pid)).collect();
+        if states == ['T'] {
+            Ok(())
+        } else {
+            Err(format!("{states:?}"))
+        }
+    })
+    .await?;
+    let frozen = measured("it is frozen", cut);
+    ensure!(frozen < Duration::from_millis(5500), "{frozen:?}");
+    let moved = until_elsewhere(cluster, asked, &vm, Duration::from_secs(20)).await?;
+    measured("it runs on the mainland", cut);
+    ensure!(cluster.qemus(island) == old, "killed without proof");
+    cluster.lab().heal()?;
+    let healed = Instant::now();
+    until("what was left behind to be killed", SOON, async || {
+        let left = cluster.qemus(island);
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
+    })
+    .await?;
+    measured("what was left behind is killed", healed);
+    cluster.until_whole(island, 3).await?;
+    let still = cluster.client(island)?.get(&vm.id).await?;
+    ensure!(still.pid == moved.pid && still.host == moved.host, "{still:?}");
+    Ok(())
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod disk_full;
 mod failover;
 mod failpoints;
 mod life;
+mod one_way;
 mod partition;
 mod qemu_killed;
 mod race;
