@@ -85,7 +85,8 @@ node_of() {
     done
 }
 
-votes() { [[ $(call "$1" ClusterService/Status 2>/dev/null | grep -cE '"role": "(leader|voter)"') == "${#NODES[@]}" ]]; }
+# VOTERS: if more vote than run VMs.
+votes() { [[ $(call "$1" ClusterService/Status 2>/dev/null | grep -cE '"role": "(leader|voter)"') == "${VOTERS:-${#NODES[@]}}" ]]; }
 is_whole() { [[ $(call "$1" ClusterService/Status 2>/dev/null | field hostsAlive) == "${#NODES[@]}" ]] && votes "$1"; }
 until_whole() { until_true "all hosts are alive, and vote" 60 is_whole "$1"; }
 
@@ -185,6 +186,7 @@ start_server() {
     local command node left=()
     mapfile -d '' command <"$KEPT/$1"
     setsid "${command[@]}" </dev/null >>"$(cat "$KEPT/$1.log")" 2>&1 &
+    disown
     for node in "${ENDED[@]}"; do [[ $node == "$1" ]] || left+=("$node"); done
     ENDED=("${left[@]}")
 }

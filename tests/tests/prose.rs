@@ -86,31 +86,54 @@ fn the_readme_and_the_runbooks_of_a_cluster_on_one_machine_do_what_they_print() 
         }
     }
     let terminal = terminal.context("README.md opens no terminal")?;
-    for name in [
-        "1-create-through-any-node",
-        "2-server-killed",
-        "3-server-restarted",
-        "4-qemu-killed",
-        "5-agent-gate",
-        "6-host-dies",
-        "7-host-cut-off",
-        "8-power-loss",
-        "9-quorum-lost",
-        "11-clock-jump",
-        "12-host-reboot",
-    ] {
-        let file = format!("runbooks/{name}.md");
-        for block in commands(&file)? {
-            let printed = home.type_in(&block).context(file.clone())?;
-            note_measured(&file, &printed)?;
-        }
-    }
+    runbooks_do_what_they_print(
+        &home,
+        &[
+            "1-create-through-any-node",
+            "2-server-killed",
+            "3-server-restarted",
+            "4-qemu-killed",
+            "5-agent-gate",
+            "6-host-dies",
+            "7-host-cut-off",
+            "8-power-loss",
+            "9-quorum-lost",
+            "11-clock-jump",
+            "12-host-reboot",
+        ],
+    )?;
     note_worst()?;
     // What was on before the last of them is on again in a moment.
     home.quietly(0, "timeout 60 bash -c 'until pgrep qemu-system; do sleep 0.1; done'")
         .with_context(|| format!("nothing ran: {:?}", home.processes(0)))?;
     terminal.interrupt()?;
     home.until_quiet(0, ENDS_WITHIN).with_context(|| terminal.printed())
+}
+
+#[test]
+fn the_runbooks_that_make_a_cluster_of_their_own_do_what_they_print() -> Result<()> {
+    let home = Home::build(1)?;
+    let programs = Programs::find()?;
+    home.provide(0, &grpcurl()?, "grpcurl")?;
+    home.provide(0, &programs.server, "plasmavmc-server")?;
+    home.provide(0, &programs.guard, "plasmavmc-guard")?;
+    home.quietly(0, &format!("cd '{}'; pwd >/root/.folder", checkout().display()))?;
+    let names = ["10-disk-slow-or-full", "lost-majority", "two-hosts-and-a-witness"];
+    runbooks_do_what_they_print(&home, &names)?;
+    note_worst()?;
+    home.until_quiet(0, ENDS_WITHIN)
+}
+
+/// Goes through runbooks, and notes what their scripts measured.
+fn runbooks_do_what_they_print(home: &Home, names: &[&str]) -> Result<()> {
+    for name in names {
+        let file = format!("runbooks/{name}.md");
+        for block in commands(&file)? {
+            let printed = home.type_in(&block).context(file.clone())?;
+            note_measured(&file, &printed)?;
+        }
+    }
+    Ok(())
 }
 
 #[test]
