@@ -13,10 +13,13 @@ use plasmavmc_proto::api::{
     ListOperationsRequest, ListVmsRequest, Operation, RemoveHostRequest, SetTimingsRequest, SetTimingsResponse,
     StartVmRequest, StopVmRequest, Vm, operation, vm,
 };
+use plasmavmc_proto::node::ListeningRequest;
+use plasmavmc_proto::node::node_client::NodeClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use super::node::CLUSTER_PORT;
 use super::until;
 
 const CONNECT: Duration = Duration::from_secs(2);
@@ -29,6 +32,8 @@ const BEATS_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Client {
     channel: Channel,
+    /// Where the other members reach this one.
+    member: Channel,
 }
 
 impl Client {
@@ -37,11 +42,14 @@ impl Client {
     }
 
     pub fn with_deadline(address: &str, call: Duration) -> Result<Self> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-            .connect_timeout(CONNECT)
-            .timeout(call);
+        let channel = |address: &str| {
+            let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+            anyhow::Ok(endpoint.connect_timeout(CONNECT).timeout(call).connect_lazy())
+        };
+        let (host, _) = address.rsplit_once(':').context("an address without a port")?;
         Ok(Self {
-            channel: endpoint.connect_lazy(),
+            channel: channel(address)?,
+            member: channel(&format!("{host}:{CLUSTER_PORT}"))?,
         })
     }
 
@@ -193,6 +201,15 @@ impl Client {
 
     /// Waits until this server has heard the next beat of a host: from then on it has known that host alive.
     pub async fn until_beats(&self, host: &str) -> Result<()> {
+        // What was committed before it began is replayed first, and looks as if it were heard.
+        until("it to listen", BEATS_WITHIN, async || {
+            let answer = NodeClient::new(self.member.clone())
+                .listening(ListeningRequest {})
+                .await;
+            let since = answer.map_err(|status| status.to_string())?.into_inner().since_revision;
+            since.ok_or("it replays").map_err(str::to_owned)
+        })
+        .await?;
         let before = std::cell::Cell::new(0);
         until(&format!("a beat of {host}"), BEATS_WITHIN, async || {
             let hosts = self.list_hosts().await.map_err(|status| status.to_string())?;
