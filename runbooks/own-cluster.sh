@@ -14,10 +14,9 @@ folder_of() { echo "$OWN/${1##*:}"; }
 
 find_programs() {
     local running guard
-    running=$(pgrep -f "plasmavmc-server.*--listen ${NODES[0]//./\\.}( |$)" | head -n 1) || true
-    [[ -n $running ]] || return 0
+    running=$(server_of "${NODES[0]}" 2>/dev/null) || return 0
     mapfile -d '' SERVER < <(head -z -n 1 "/proc/$running/cmdline")
-    guard=$(tr '\0' '\n' <"/proc/$running/cmdline" | sed -n '/^--guard$/{n;p}')
+    guard=$(argument "/proc/$running/cmdline" --guard)
     [[ -z $guard ]] || SERVER+=(--guard "$guard")
 }
 

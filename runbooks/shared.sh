@@ -161,6 +161,9 @@ runs_elsewhere() {
 # The server that listens there, if it runs on this machine.
 server_of() { pgrep -f "plasmavmc-server.*--listen ${1//./\\.}( |$)" || fail "no server on this machine was started with --listen $1"; }
 
+# argument COMMANDLINE NAME: what a program was started with, as the kernel has it or as it was kept.
+argument() { tr '\0' '\n' <"$1" | sed -n "/^$2\$/{n;p}"; }
+
 # keep_command NODE: so that its server can be started again as it was, with the log that it had.
 keep_command() {
     local server log
@@ -222,7 +225,7 @@ lose_power() {
     local node found pids=() pid folders=() folder
     for node in "$@"; do
         keep_command "$node"
-        folder=$(tr '\0' '\n' <"$KEPT/$node" | sed -n '/^--dir$/{n;p}')
+        folder=$(argument "$KEPT/$node" --dir)
         [[ -n $folder ]] || fail "the server at $node was not started with --dir"
         folders+=("$folder")
         mapfile -t found < <(processes_of "$folder")

@@ -88,6 +88,20 @@ impl Lab {
         links.set(&self.switch, cuts)
     }
 
+    /// From now on, a host hears none of the others. Adds to what is cut.
+    pub fn deafen(&self, host: usize) -> Result<(), LabError> {
+        self.others(host).try_for_each(|other| self.cut_one_way(other, host))
+    }
+
+    /// From now on, none of the others hears a host. Adds to what is cut.
+    pub fn mute(&self, host: usize) -> Result<(), LabError> {
+        self.others(host).try_for_each(|other| self.cut_one_way(host, other))
+    }
+
+    fn others(&self, host: usize) -> impl Iterator<Item = usize> + use<> {
+        (0..self.hosts.len()).filter(move |other| *other != host)
+    }
+
     /// Mends every link.
     pub fn heal(&self) -> Result<(), LabError> {
         self.links.lock().set(&self.switch, BTreeSet::new())

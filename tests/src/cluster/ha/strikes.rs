@@ -152,11 +152,10 @@ impl Striker<'_> {
     }
 
     async fn cut_one_way(&mut self, host: usize, held: Duration) -> Result<()> {
-        let is_deaf = self.random.random_bool(0.5);
-        let hosts = self.cluster.lab().hosts().len();
-        for other in (0..hosts).filter(|other| *other != host) {
-            let (from, to) = if is_deaf { (other, host) } else { (host, other) };
-            self.cluster.lab().cut_one_way(from, to)?;
+        if self.random.random_bool(0.5) {
+            self.cluster.lab().deafen(host)?;
+        } else {
+            self.cluster.lab().mute(host)?;
         }
         Self::hold(held).await;
         Ok(self.cluster.lab().heal()?)
