@@ -32,8 +32,8 @@ use crate::metrics::Metrics;
 use crate::proto::{self, cluster_client::ClusterClient};
 use crate::raft::types::{MemberId, Membership, StoredMembership};
 use crate::state::{
-    self, Digest, Row, SnapshotError, SnapshotFile, SnapshotReader, SnapshotStore, State, StateError, StateOptions,
-    write_snapshot_file,
+    self, Digest, Head, Row, SnapshotError, SnapshotFile, SnapshotReader, SnapshotStore, State, StateError,
+    StateOptions, write_snapshot_file,
 };
 use crate::transport;
 
@@ -229,7 +229,7 @@ impl Survivor {
         }
         let mut digest = Digest::default();
         for (key, row) in &rows {
-            digest.add(key, row);
+            digest.add(&Head::of(key, row));
         }
         let meta = proto::StateMeta {
             revision,

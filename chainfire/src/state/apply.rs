@@ -2,7 +2,6 @@
 //! clock, no randomness, nothing of this machine goes in.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry as Slot;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,8 +9,9 @@ use prost::Message;
 
 use super::FEATURE_LEVEL;
 use super::base::BaseError;
-use super::row::Row;
-use super::window::{Boundary, Settings, Window};
+use super::boundary::{Boundary, Settings};
+use super::row::{Head, Row};
+use super::window::Window;
 use crate::kv::{Key, Op, OpResult, Revision, Txn, TxnAnswer, prefix_end};
 use crate::proto;
 use crate::raft::types::{LogId, StoredMembership};
@@ -95,10 +95,17 @@ pub fn apply_membership(window: &mut Window, at: LogId, membership: StoredMember
 /// What a transaction has done so far to one key.
 #[derive(Debug)]
 struct Touched {
-    before: Option<Row>,
-    now: Option<Row>,
+    before: Option<Head>,
+    now: Now,
     /// The key was deleted on the way: a row put after it begins a new life.
     reborn: bool,
+}
+
+#[derive(Debug)]
+enum Now {
+    AsBefore,
+    Put(Row),
+    Deleted,
 }
 
 struct Running<'a> {
@@ -144,55 +151,54 @@ impl Running<'_> {
     fn run(&mut self, op: &Op) -> Result<OpResult, BaseError> {
         match op {
             Op::Put { key, value } => {
-                self.put(key, value)?;
+                self.put(key, value);
                 Ok(OpResult::Touched(1))
             }
-            Op::Delete { key } => Ok(OpResult::Touched(u64::from(self.delete(key)?))),
+            Op::Delete { key } => Ok(OpResult::Touched(u64::from(self.delete(key)))),
             Op::DeletePrefix { prefix } => Ok(OpResult::Touched(self.delete_prefix(prefix)?)),
             Op::Get { key } => {
-                let row = match self.touched.get(key) {
-                    Some(touched) => touched.now.clone(),
-                    None => self.window.get(key)?,
+                let row = match self.touched.get(key).map(|touched| &touched.now) {
+                    Some(Now::Put(row)) => Some(row.clone()),
+                    Some(Now::Deleted) => None,
+                    Some(Now::AsBefore) | None => self.window.get(key)?,
                 };
                 Ok(OpResult::Got(row.map(|row| row.into_key_value(key.clone()))))
             }
         }
     }
 
-    fn touch(&mut self, key: &Key) -> Result<&mut Touched, BaseError> {
-        match self.touched.entry(key.clone()) {
-            Slot::Occupied(slot) => Ok(slot.into_mut()),
-            Slot::Vacant(slot) => {
-                let before = self.window.get(key)?;
-                Ok(slot.insert(Touched {
-                    now: before.clone(),
-                    before,
-                    reborn: false,
-                }))
-            }
-        }
+    fn touch(&mut self, key: &Key) -> &mut Touched {
+        self.touched.entry(key.clone()).or_insert_with(|| Touched {
+            before: self.window.head(key),
+            now: Now::AsBefore,
+            reborn: false,
+        })
     }
 
-    fn put(&mut self, key: &Key, value: &Bytes) -> Result<(), BaseError> {
+    fn put(&mut self, key: &Key, value: &Bytes) {
         let revision = self.revision;
-        let touched = self.touch(key)?;
+        let touched = self.touch(key);
         let (create_revision, version) = match &touched.before {
             Some(before) if !touched.reborn => (before.create_revision, before.version + 1),
             _ => (revision, 1),
         };
-        touched.now = Some(Row {
+        touched.now = Now::Put(Row {
             create_revision,
             mod_revision: revision,
             version,
             value: value.clone(),
         });
-        Ok(())
     }
 
-    fn delete(&mut self, key: &Key) -> Result<bool, BaseError> {
-        let touched = self.touch(key)?;
+    /// Whether the key was there.
+    fn delete(&mut self, key: &Key) -> bool {
+        let touched = self.touch(key);
         touched.reborn = true;
-        Ok(touched.now.take().is_some())
+        match std::mem::replace(&mut touched.now, Now::Deleted) {
+            Now::AsBefore => touched.before.is_some(),
+            Now::Put(_) => true,
+            Now::Deleted => false,
+        }
     }
 
     fn delete_prefix(&mut self, prefix: &Key) -> Result<u64, BaseError> {
@@ -216,7 +222,7 @@ impl Running<'_> {
         }
         let mut deleted = 0;
         for key in doomed {
-            deleted += u64::from(self.delete(&key)?);
+            deleted += u64::from(self.delete(&key));
         }
         Ok(deleted)
     }
@@ -225,23 +231,20 @@ impl Running<'_> {
     fn into_changes(self, tip: &mut Boundary) -> Vec<(Key, Option<Row>)> {
         let mut changes = Vec::with_capacity(self.touched.len());
         for (key, touched) in self.touched {
-            let put_here = touched
-                .now
-                .as_ref()
-                .is_some_and(|row| row.mod_revision == self.revision);
-            let deleted_here = touched.now.is_none() && touched.before.is_some();
-            if !put_here && !deleted_here {
-                continue;
-            }
+            let now = match touched.now {
+                Now::Put(row) => Some(row),
+                Now::Deleted if touched.before.is_some() => None,
+                Now::Deleted | Now::AsBefore => continue,
+            };
             if let Some(before) = &touched.before {
-                tip.digest.remove(&key, before);
+                tip.digest.remove(before);
                 tip.keys -= 1;
             }
-            if let Some(now) = &touched.now {
-                tip.digest.add(&key, now);
+            if let Some(now) = &now {
+                tip.digest.add(&Head::of(&key, now));
                 tip.keys += 1;
             }
-            changes.push((key, touched.now));
+            changes.push((key, now));
         }
         changes
     }

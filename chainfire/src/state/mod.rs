@@ -24,6 +24,7 @@
 
 mod apply;
 mod base;
+mod boundary;
 mod machine;
 mod open;
 mod persist;
@@ -38,7 +39,7 @@ pub use machine::{StateMachine, encode_commands};
 pub use open::{LogExtent, OpenReport, Opened, StateError, StateOptions, open};
 pub use persist::FlushLimits;
 pub use read::{Applied, Pinned, State};
-pub use row::{Digest, Row};
+pub use row::{Digest, Head, Row};
 pub use snapshot::{SnapshotError, SnapshotFile, SnapshotReader, SnapshotStore, write_file as write_snapshot_file};
 
 /// The features that this version can apply. A cluster raises its own level once every member has it.

@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::base::{Base, BaseError};
+use super::boundary::Boundary;
 use super::machine::StateMachine;
 use super::persist::FlushLimits;
 use super::read::State;
 use super::snapshot::{SnapshotError, SnapshotFile, SnapshotReader, SnapshotStore};
-use super::window::{Boundary, Window};
+use super::window::Window;
 use crate::codec::CodecError;
 use crate::files;
 use crate::kv::Limits;
@@ -160,7 +161,7 @@ fn rebuild(
         }
         _ if purged.is_none() => {
             let generation = folder.next_generation()?;
-            let base = Base::open(&folder.generation(generation))?;
+            let base = Base::create(&folder.generation(generation))?;
             folder.set_current(generation)?;
             Ok((Arc::new(base), Boundary::default()))
         }
@@ -173,7 +174,7 @@ fn rebuild(
 /// Makes a new base out of a snapshot and makes it the current one.
 pub fn load_base(folder: &StateFolder, file: &SnapshotFile) -> Result<(Arc<Base>, Boundary, u64), StateError> {
     let generation = folder.next_generation()?;
-    let base = Base::open(&folder.generation(generation))?;
+    let base = Base::create(&folder.generation(generation))?;
     let mut reader = SnapshotReader::open(&file.path)?;
     let mut rows = Vec::with_capacity(LOAD_ROWS);
     while let Some(row) = reader.next_row()? {

@@ -29,7 +29,7 @@ impl Default for FlushLimits {
 }
 
 /// Distinct keys of one step.
-const STEP_ROWS: usize = 128;
+const STEP_ROWS: usize = 512;
 
 /// The running flusher; dropping it ends the thread after the step it is in.
 #[derive(Debug)]

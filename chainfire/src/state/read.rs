@@ -8,9 +8,10 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::{Notify, watch as channel};
 
 use super::base::BaseError;
+use super::boundary::Boundary;
 use super::row::Row;
 use super::watch::{self, Hub};
-use super::window::{Boundary, ScanChunk, Window};
+use super::window::{ScanChunk, Window};
 use crate::kv::{GetAnswer, Key, KvError, Limits, RangeAnswer, RangeQuery, Revision, WatchStream, prefix_end};
 
 /// Keys that a scan visits before it lets the applier go on.

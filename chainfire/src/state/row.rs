@@ -22,13 +22,7 @@ impl Row {
     }
 
     pub fn decode(bytes: Bytes) -> Result<Self, prost::DecodeError> {
-        let row = proto::Row::decode(bytes)?;
-        Ok(Self {
-            create_revision: row.create_revision,
-            mod_revision: row.mod_revision,
-            version: row.version,
-            value: row.value,
-        })
+        Ok(Self::from_proto(proto::Row::decode(bytes)?))
     }
 
     pub fn into_key_value(self, key: Bytes) -> KeyValue {
@@ -41,7 +35,16 @@ impl Row {
         }
     }
 
-    fn to_proto(&self) -> proto::Row {
+    pub fn from_proto(row: proto::Row) -> Self {
+        Self {
+            create_revision: row.create_revision,
+            mod_revision: row.mod_revision,
+            version: row.version,
+            value: row.value,
+        }
+    }
+
+    pub fn to_proto(&self) -> proto::Row {
         proto::Row {
             create_revision: self.create_revision,
             mod_revision: self.mod_revision,
@@ -51,17 +54,36 @@ impl Row {
     }
 }
 
+/// What whoever replaces or deletes a row has to know of it: everything but its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    pub create_revision: Revision,
+    pub version: u64,
+    // As bytes, so that it does not have to lie on 16 of them: there is one of these for every key.
+    hash: [u8; 16],
+}
+
+impl Head {
+    pub fn of(key: &[u8], row: &Row) -> Self {
+        Self {
+            create_revision: row.create_revision,
+            version: row.version,
+            hash: row_hash(key, row).to_ne_bytes(),
+        }
+    }
+}
+
 /// A sum over all rows, independent of their order: any lost, added or altered row changes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Digest(u128);
 
 impl Digest {
-    pub fn add(&mut self, key: &[u8], row: &Row) {
-        self.0 = self.0.wrapping_add(row_hash(key, row));
+    pub fn add(&mut self, row: &Head) {
+        self.0 = self.0.wrapping_add(u128::from_ne_bytes(row.hash));
     }
 
-    pub fn remove(&mut self, key: &[u8], row: &Row) {
-        self.0 = self.0.wrapping_sub(row_hash(key, row));
+    pub fn remove(&mut self, row: &Head) {
+        self.0 = self.0.wrapping_sub(u128::from_ne_bytes(row.hash));
     }
 
     pub fn to_bytes(self) -> Bytes {
@@ -103,29 +125,33 @@ mod tests {
         }
     }
 
+    fn head(key: &str, value: &'static str, mod_revision: Revision) -> Head {
+        Head::of(key.as_bytes(), &row(value, mod_revision))
+    }
+
     #[test]
     fn a_digest_does_not_depend_on_order_and_forgets_what_is_removed() {
         let mut forth = Digest::default();
-        forth.add(b"a", &row("x", 1));
-        forth.add(b"b", &row("y", 2));
+        forth.add(&head("a", "x", 1));
+        forth.add(&head("b", "y", 2));
         let mut back = Digest::default();
-        back.add(b"b", &row("y", 2));
-        back.add(b"c", &row("z", 3));
-        back.add(b"a", &row("x", 1));
+        back.add(&head("b", "y", 2));
+        back.add(&head("c", "z", 3));
+        back.add(&head("a", "x", 1));
         assert_ne!(forth, back);
-        back.remove(b"c", &row("z", 3));
+        back.remove(&head("c", "z", 3));
         assert_eq!(forth, back);
         assert_eq!(Digest::from_bytes(&back.to_bytes()), Some(back));
     }
 
     #[test]
     fn a_digest_tells_keys_from_values_and_revisions_apart() {
-        let digest = |key: &[u8], row: Row| {
+        let digest = |row: Head| {
             let mut digest = Digest::default();
-            digest.add(key, &row);
+            digest.add(&row);
             digest
         };
-        assert_ne!(digest(b"ab", row("c", 1)), digest(b"a", row("bc", 1)));
-        assert_ne!(digest(b"a", row("c", 1)), digest(b"a", row("c", 2)));
+        assert_ne!(digest(head("ab", "c", 1)), digest(head("a", "bc", 1)));
+        assert_ne!(digest(head("a", "c", 1)), digest(head("a", "c", 2)));
     }
 }

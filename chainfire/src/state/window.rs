@@ -3,92 +3,28 @@
 //! It is plain data under one lock, changed by three: the applier adds at the front, the flusher drops at
 //! the back what the base has taken over, an installed snapshot replaces all of it. Every revision after
 //! the floor has exactly one [`Change`], so a revision is found by subtraction.
+//!
+//! Keys are found by their hash. Their order is the base's, and for the keys that it does not have, a set
+//! of those. What must never happen: a key with a version here that is in neither of the two, since no
+//! scan would find it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
+#[cfg(test)]
+mod tests;
+
 use super::base::{Base, BaseError, RowChange};
-use super::row::{Digest, Row};
-use crate::codec;
+use super::boundary::Boundary;
+use super::row::{Head, Row};
 use crate::kv::{Event, EventKind, Key, KeyValue, Revision};
-use crate::proto;
-use crate::raft::types::{LogId, StoredMembership};
 
 /// Bytes that a change costs besides its key and value: two map entries and a queue entry.
 const CHANGE_OVERHEAD_BYTES: usize = 256;
 
 /// A flush takes at most about this many revisions, however few keys they touch.
 const STEP_CHANGES: u64 = 2048;
-
-/// What changes rarely about a state, shared between boundaries.
-#[derive(Debug, Clone, Default)]
-pub struct Settings {
-    pub cluster_id: String,
-    pub feature_level: u32,
-    pub next_member_id: u64,
-    /// The last few allotted member ids, by request.
-    pub allotted: VecDeque<(String, u64)>,
-    pub membership: StoredMembership,
-}
-
-/// The state after a whole entry: the only points at which it may be stored.
-#[derive(Debug, Clone, Default)]
-pub struct Boundary {
-    pub applied: Option<LogId>,
-    pub revision: Revision,
-    pub keys: u64,
-    pub digest: Digest,
-    pub settings: Arc<Settings>,
-}
-
-impl Boundary {
-    pub fn to_meta(&self) -> proto::StateMeta {
-        proto::StateMeta {
-            applied: self.applied.map(proto::LogId::from),
-            revision: self.revision,
-            membership: Some((&self.settings.membership).into()),
-            cluster_id: self.settings.cluster_id.clone(),
-            feature_level: self.settings.feature_level,
-            next_member_id: self.settings.next_member_id,
-            keys: self.keys,
-            digest: self.digest.to_bytes(),
-            allotted: self
-                .settings
-                .allotted
-                .iter()
-                .map(|(request_id, member_id)| proto::Allotted {
-                    request_id: request_id.clone(),
-                    member_id: *member_id,
-                })
-                .collect(),
-        }
-    }
-
-    pub fn from_meta(meta: proto::StateMeta) -> Result<Self, codec::CodecError> {
-        let membership = meta
-            .membership
-            .map(StoredMembership::try_from)
-            .transpose()?
-            .unwrap_or_default();
-        Ok(Self {
-            applied: meta.applied.map(LogId::from),
-            revision: meta.revision,
-            keys: meta.keys,
-            digest: Digest::from_bytes(&meta.digest).ok_or(codec::CodecError::Missing {
-                message: "a record of the state",
-                field: "digest of 16 bytes",
-            })?,
-            settings: Arc::new(Settings {
-                cluster_id: meta.cluster_id,
-                feature_level: meta.feature_level,
-                next_member_id: meta.next_member_id,
-                allotted: meta.allotted.into_iter().map(|a| (a.request_id, a.member_id)).collect(),
-                membership,
-            }),
-        })
-    }
-}
 
 /// The keys that one revision changed, in order.
 #[derive(Debug)]
@@ -110,7 +46,9 @@ pub struct Window {
     /// A flush up to here has begun: below it the base may already be newer.
     flushing_to: Revision,
     tip: Boundary,
-    versions: BTreeMap<Key, Vec<Version>>,
+    versions: HashMap<Key, Vec<Version>>,
+    /// Keys with versions that the base does not have, or is about to lose.
+    beside_base: BTreeSet<Key>,
     changes: VecDeque<Change>,
     boundaries: VecDeque<Boundary>,
     bytes: usize,
@@ -134,7 +72,8 @@ impl Window {
             floor: tip.revision,
             flushing_to: tip.revision,
             tip,
-            versions: BTreeMap::new(),
+            versions: HashMap::new(),
+            beside_base: BTreeSet::new(),
             changes: VecDeque::new(),
             boundaries: VecDeque::new(),
             bytes: 0,
@@ -187,6 +126,14 @@ impl Window {
         }
     }
 
+    /// A key's row now, without its value: in memory always.
+    pub fn head(&self, key: &[u8]) -> Option<Head> {
+        match self.versions.get(key).and_then(|versions| versions.last()) {
+            Some((_, row)) => row.as_ref().map(|row| Head::of(key, row)),
+            None => self.base.head(key),
+        }
+    }
+
     /// Records one revision: the keys it changed and what they are now.
     pub fn push(&mut self, revision: Revision, rows: Vec<(Key, Option<Row>)>) {
         debug_assert_eq!(revision, self.tip.revision + 1);
@@ -194,7 +141,18 @@ impl Window {
         let mut keys = Vec::with_capacity(rows.len());
         for (key, row) in rows {
             bytes += key.len() + row.as_ref().map_or(0, |row| row.value.len()) + CHANGE_OVERHEAD_BYTES;
-            self.versions.entry(key.clone()).or_default().push((revision, row));
+            // Most keys are written once while they are here.
+            let versions = self.versions.entry(key.clone());
+            let versions = versions.or_insert_with(|| Vec::with_capacity(1));
+            // A base that still has a key which is deleted here may lose it at any moment.
+            let is_in_base = match versions.last() {
+                Some((_, row)) => row.is_some(),
+                None => self.base.head(&key).is_some(),
+            };
+            if !is_in_base {
+                self.beside_base.insert(key.clone());
+            }
+            versions.push((revision, row));
             keys.push(key);
         }
         self.changes.push_back(Change {
@@ -277,44 +235,33 @@ impl Window {
             Bound::Excluded(after)
         };
         let high = end.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut recent = self.versions.range::<[u8], _>((low, high)).peekable();
-        let mut stored = self.base.scan(prefix, after, end).peekable();
+        let mut beside = self.beside_base.range::<[u8], _>((low, high)).peekable();
+        let mut stored = self.base.scan(prefix, after, end, limit)?.into_iter().peekable();
         let mut rows = Vec::new();
-        let mut visited = 0;
         let mut last = None;
-        loop {
-            if visited == limit {
-                return Ok((rows, last));
-            }
-            visited += 1;
-            let from_window = match (recent.peek(), stored.peek()) {
+        for _ in 0..limit {
+            let next = match (beside.peek(), stored.peek()) {
                 (None, None) => return Ok((rows, None)),
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (Some((key, _)), Some(Ok((stored_key, _)))) => *key <= stored_key,
-                (Some(_), Some(Err(_))) => false,
+                (Some(key), Some((stored_key, _))) if stored_key < *key => stored.next(),
+                (None, Some(_)) => stored.next(),
+                (Some(_), _) => None,
             };
-            if !from_window {
-                let Some(item) = stored.next() else { continue };
-                let (key, row) = item?;
-                last = Some(key.clone());
-                rows.push((key, row));
-                continue;
-            }
-            let Some((key, versions)) = recent.next() else { continue };
-            let below = match stored.next_if(|item| matches!(item, Ok((stored_key, _)) if stored_key == key)) {
-                Some(item) => Some(item?.1),
-                None => None,
-            };
-            let row = match versions.iter().rev().find(|(at, _)| *at <= revision) {
-                Some((_, row)) => row.clone(),
-                None => below,
+            let (key, below) = match next {
+                Some((key, row)) => (key, Some(row)),
+                None => {
+                    let Some(key) = beside.next() else { continue };
+                    let below = stored.next_if(|(stored_key, _)| stored_key == key);
+                    (key.clone(), below.map(|(_, row)| row))
+                }
             };
             last = Some(key.clone());
-            if let Some(row) = row {
-                rows.push((key.clone(), row));
+            let recent = self.versions.get(&key);
+            let recent = recent.and_then(|versions| versions.iter().rev().find(|(at, _)| *at <= revision));
+            if let Some(row) = recent.map_or(below, |(_, row)| row.clone()) {
+                rows.push((key, row));
             }
         }
+        Ok((rows, last))
     }
 
     /// Holds the floor at or below a revision, until [`unpin`](Self::unpin).
@@ -335,7 +282,8 @@ impl Window {
     /// a pin. `None` when there is nothing that may be moved.
     pub fn begin_flush(&mut self, max_rows: usize) -> Option<Flush> {
         let ceiling = self.pins.keys().next().copied().unwrap_or(Revision::MAX);
-        let mut keys = BTreeSet::new();
+        let mut keys = Vec::new();
+        let mut seen = HashSet::new();
         let mut target = None;
         let mut next = self.first_revision();
         for (index, boundary) in self.boundaries.iter().enumerate() {
@@ -344,21 +292,21 @@ impl Window {
                 break;
             }
             while next <= boundary.revision {
-                keys.extend(self.changed_keys(next).iter().cloned());
+                keys.extend(self.changed_keys(next).iter().filter(|key| seen.insert(*key)));
                 next += 1;
             }
-            target = Some(index);
+            target = Some((index, boundary.revision));
         }
-        let target = self.boundaries.drain(..=target?).next_back()?;
-        let rows = keys
-            .into_iter()
-            .filter_map(|key| {
-                let versions = self.versions.get(&key)?;
-                let (_, row) = versions.iter().rev().find(|(at, _)| *at <= target.revision)?;
-                Some((key, row.clone()))
-            })
-            .collect();
-        self.flushing_to = target.revision;
+        let (index, revision) = target?;
+        // In the order in which they were written: what came together will often be read together.
+        let rows = keys.into_iter().filter_map(|key| {
+            let mut versions = self.versions.get(key)?.iter().rev();
+            let (_, row) = versions.find(|(at, _)| *at <= revision)?;
+            Some((key.clone(), row.clone()))
+        });
+        let rows = rows.collect();
+        let target = self.boundaries.drain(..=index).next_back()?;
+        self.flushing_to = revision;
         Some(Flush {
             base: Arc::clone(&self.base),
             rows,
@@ -383,6 +331,7 @@ impl Window {
                 versions.retain(|(at, _)| *at > revision);
                 if versions.is_empty() {
                     self.versions.remove(key);
+                    self.beside_base.remove(key);
                 }
             }
         }

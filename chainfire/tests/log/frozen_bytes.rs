@@ -167,6 +167,13 @@ fn rows_and_state() {
         value: Bytes::from_static(b"v"),
     };
     check(&row, "080110c8011803220176");
+    let stored = proto::BlockRow {
+        key: Bytes::from_static(b"k"),
+        row: Some(row),
+    };
+    check(&stored, "0a016b120a080110c8011803220176");
+    let gone = proto::BlockRow { row: None, ..stored };
+    check(&gone, "0a016b");
     check(
         &state_meta(),
         "0a070803100118ac0210e8071a4f0a070803100118ac0212440a040a0201020a040a020203120c080112026e311a0468313a31120c080212026e321a0468323a31120c080312026e331a0468333a31120c080412026e341a0468343a312202633128013005380c4202dead4a050a01721004",

@@ -106,6 +106,37 @@ async fn a_lost_state_is_rebuilt_from_snapshot_and_log() {
 }
 
 #[tokio::test]
+async fn a_state_of_the_earlier_format_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = found(folder.path()).await;
+    for index in 0..30 {
+        node.kv().put(format!("k/{index}").into(), "v".into()).await.unwrap();
+        if index == 20 {
+            serving(&node).await.take_snapshot().await.unwrap();
+        }
+    }
+    let before = serving(&node).await.state().boundary();
+    node.shutdown().await;
+    let state = folder.path().join("state/gen-1");
+    std::fs::remove_dir_all(&state).unwrap();
+    let db = sled::open(&state).unwrap();
+    db.open_tree("rows").unwrap().insert("rk/1", "a row").unwrap();
+    drop(db);
+    let node = try_start(folder.path(), Start::Resume).await.unwrap();
+    let member = serving(&node).await;
+    node.kv().get("k/1".into(), Consistency::Linearizable).await.unwrap();
+    let repaired = member.repaired().unwrap();
+    assert!(repaired.contains("earlier version"), "{repaired}");
+    assert_eq!(member.state().boundary().digest, before.digest);
+    drop(member);
+    node.shutdown().await;
+    // Once is enough.
+    let node = try_start(folder.path(), Start::Resume).await.unwrap();
+    assert_eq!(serving(&node).await.repaired(), None);
+    node.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_damaged_log_of_a_lone_member_is_refused_with_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let node = found(folder.path()).await;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 
-use super::super::row::{Digest, Row};
+use super::super::row::{Digest, Head, Row};
 use super::SnapshotError;
 use crate::proto;
 
@@ -62,7 +62,7 @@ fn write_temporary(
     let mut count: u64 = 0;
     for row in rows {
         let (key, row) = row?;
-        digest.add(&key, &row);
+        digest.add(&Head::of(&key, &row));
         count += 1;
         out.write_part(&key).map_err(context)?;
         out.write_part(&row.encode()).map_err(context)?;
@@ -175,7 +175,7 @@ impl SnapshotReader {
         };
         let row = self.read_part()?.ok_or_else(|| self.damaged("a key has no row"))?;
         let row = Row::decode(row).map_err(|error| self.damaged(error))?;
-        self.digest.add(&key, &row);
+        self.digest.add(&Head::of(&key, &row));
         self.rows += 1;
         Ok(Some((key, row)))
     }
