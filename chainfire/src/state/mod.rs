@@ -6,7 +6,7 @@
 //!                   the floor
 //!                      │ flush, oldest first, whole entries
 //!                      ▼
-//!                   base (sled)
+//!                   base (sled, and an index of it in memory)
 //!                   one row per key, as of the floor, with the log id it stands for
 //! ```
 //!
@@ -14,7 +14,8 @@
 //!   writes of a busy key into one.
 //! - History is bounded by the window. After a restart the log is replayed from the floor, so that the
 //!   same history is there again and watches resume.
-//! - A scan of sled is not a snapshot, but the base is only ever changed by the flusher, in steps that
+//! - A put reads nothing that is stored: what it has to know of the row before is in memory for every key.
+//! - A scan of the base is not a snapshot, but the base is only ever changed by the flusher, in steps that
 //!   the window covers: a reader that consults the window first, at a revision not below the floor, sees
 //!   exactly one revision.
 //!
@@ -35,6 +36,8 @@ mod watch;
 mod window;
 
 pub use apply::Answer;
+#[cfg(test)]
+pub use boundary::Boundary;
 pub use machine::{StateMachine, encode_commands};
 pub use open::{LogExtent, OpenReport, Opened, StateError, StateOptions, open};
 pub use persist::FlushLimits;

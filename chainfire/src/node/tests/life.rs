@@ -3,6 +3,7 @@
 use crate::kv::{Consistency, Kv, Limits};
 use crate::node::membership::{self, MembershipError};
 use crate::node::{FolderError, Start, StartError};
+use crate::state::Boundary;
 
 use super::{Cluster, Metrics, Node, options, serving, start_node};
 use std::path::Path;
@@ -82,18 +83,24 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     node.shutdown().await;
 }
 
-#[tokio::test]
-async fn a_lost_state_is_rebuilt_from_snapshot_and_log() {
-    let folder = tempfile::tempdir().unwrap();
-    let node = found(folder.path()).await;
+/// Leaves 30 keys behind, some of them in a snapshot, and the state that they add up to.
+async fn fill_and_stop(folder: &Path) -> Boundary {
+    let node = found(folder).await;
     for index in 0..30 {
         node.kv().put(format!("k/{index}").into(), "v".into()).await.unwrap();
         if index == 20 {
             serving(&node).await.take_snapshot().await.unwrap();
         }
     }
-    let before = serving(&node).await.state().boundary();
+    let boundary = serving(&node).await.state().boundary();
     node.shutdown().await;
+    boundary
+}
+
+#[tokio::test]
+async fn a_lost_state_is_rebuilt_from_snapshot_and_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = fill_and_stop(folder.path()).await;
     std::fs::remove_dir_all(folder.path().join("state/gen-1")).unwrap();
     std::fs::write(folder.path().join("state/CURRENT"), "garbage").unwrap();
     let node = try_start(folder.path(), Start::Resume).await.unwrap();
@@ -108,15 +115,7 @@ async fn a_lost_state_is_rebuilt_from_snapshot_and_log() {
 #[tokio::test]
 async fn a_state_of_the_earlier_format_is_made_anew() {
     let folder = tempfile::tempdir().unwrap();
-    let node = found(folder.path()).await;
-    for index in 0..30 {
-        node.kv().put(format!("k/{index}").into(), "v".into()).await.unwrap();
-        if index == 20 {
-            serving(&node).await.take_snapshot().await.unwrap();
-        }
-    }
-    let before = serving(&node).await.state().boundary();
-    node.shutdown().await;
+    let before = fill_and_stop(folder.path()).await;
     let state = folder.path().join("state/gen-1");
     std::fs::remove_dir_all(&state).unwrap();
     let db = sled::open(&state).unwrap();

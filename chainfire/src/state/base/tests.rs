@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::row::{Digest, Head, Row};
 use super::block::Packer;
-use super::tree::{Change, Tree};
+use super::tree::{Change, Tree, open_database};
 use super::{Base, BaseError, RowChange};
 use crate::proto;
 
@@ -135,6 +135,28 @@ fn what_was_overwritten_is_given_up_and_what_was_not_stays() {
     // Going on gives up what was left.
     site.step([(key(0), Some(1))]);
     site.step([(key(0), Some(1))]);
+    site.reopen();
+    site.check();
+}
+
+#[test]
+fn the_files_do_not_grow_with_what_was_written_over() {
+    let mut site = Site::new();
+    let bytes = |site: &Site| {
+        site.base().flush().unwrap();
+        let db = std::fs::metadata(site.folder.path().join("db")).unwrap();
+        // sled leaves holes where it has freed something.
+        std::os::unix::fs::MetadataExt::blocks(&db) * 512
+    };
+    for _ in 0..100 {
+        site.step((0..500).map(|number| (key(number), Some(1_000))));
+    }
+    let early = bytes(&site);
+    for _ in 0..400 {
+        site.step((0..500).map(|number| (key(number), Some(1_000))));
+    }
+    let late = bytes(&site);
+    assert!(late < 2 * early, "{early} bytes after 50 MB, {late} after 250 MB");
     site.reopen();
     site.check();
 }
@@ -296,7 +318,7 @@ fn refused_after(harm: impl FnOnce(&sled::Tree)) -> BaseError {
     site.step((0..100).map(|number| (key(number), Some(300))));
     site.step((0..50).map(|number| (key(number), Some(300))));
     drop(site.base.take());
-    let db = sled::open(site.folder.path()).unwrap();
+    let db = open_database(site.folder.path(), 8 << 20).unwrap();
     let tree = db.open_tree("blocks").unwrap();
     harm(&tree);
     drop((tree, db));

@@ -30,19 +30,7 @@ pub struct Tree {
 impl Tree {
     /// Opens a tree that may have so much of it in memory.
     pub fn open(folder: &Path, cache_bytes: u64) -> Result<Self, BaseError> {
-        remove_unfinished_sled_snapshots(folder);
-        let config = sled::Config::new()
-            .path(folder)
-            .cache_capacity(cache_bytes)
-            // sled's own flusher would hold up a shutdown for as long as it sleeps; ours flushes.
-            .flush_every_ms(None);
-        let deadline = Instant::now() + FREE_WITHIN;
-        let db = loop {
-            match config.open() {
-                Err(error) if is_still_open(&error) && Instant::now() < deadline => pause(),
-                opened => break opened?,
-            }
-        };
+        let db = open_database(folder, cache_bytes)?;
         if db.tree_names().iter().any(|name| name == EARLIER_TREE) {
             return Err(BaseError::EarlierFormat);
         }
@@ -83,6 +71,22 @@ impl Tree {
     pub fn flush(&self) -> Result<(), BaseError> {
         self.tree.flush()?;
         Ok(())
+    }
+}
+
+pub(super) fn open_database(folder: &Path, cache_bytes: u64) -> Result<sled::Db, sled::Error> {
+    remove_unfinished_sled_snapshots(folder);
+    let config = sled::Config::new()
+        .path(folder)
+        .cache_capacity(cache_bytes)
+        // sled's own flusher would hold up a shutdown for as long as it sleeps; ours flushes.
+        .flush_every_ms(None);
+    let deadline = Instant::now() + FREE_WITHIN;
+    loop {
+        match config.open() {
+            Err(error) if is_still_open(&error) && Instant::now() < deadline => pause(),
+            opened => return opened,
+        }
     }
 }
 

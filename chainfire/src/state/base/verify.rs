@@ -20,9 +20,6 @@ const CACHE_BYTES: u64 = 8 << 20;
 /// once: without more touches, everything that was read would stay in memory.
 const CACHE_TOUCHES: u64 = 3 * 64 * 256;
 
-/// Room for as many keys is made before they are read.
-const LIKELY_KEYS: u64 = 1 << 20;
-
 /// Reads every row and compares with the record. The cost of an honest start: some 0.2 s for 100,000
 /// keys.
 pub fn read_all(folder: &Path) -> Result<(Index, proto::StateMeta), BaseError> {
@@ -31,9 +28,7 @@ pub fn read_all(folder: &Path) -> Result<(Index, proto::StateMeta), BaseError> {
     let mut reading = Reading::default();
     if let Some((oldest, newest)) = tree.extent()? {
         let touches = CACHE_TOUCHES / (newest - oldest + 1);
-        // A record that lies about its keys must not make us ask for all memory.
-        let keys = usize::try_from(meta.keys.min(LIKELY_KEYS)).unwrap_or(0);
-        reading.index = Index::new(newest + 1, keys);
+        reading.index = Index::new(newest + 1);
         for number in (oldest..=newest).rev() {
             reading.read(number, Bytes::copy_from_slice(&tree.block(number)?))?;
             for _ in 0..touches {
