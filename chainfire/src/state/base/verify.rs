@@ -19,6 +19,8 @@ const CACHE_BYTES: u64 = 8 << 20;
 /// sled looks at its cache only after 64 touches in one of 256 parts of it, and here each block is touched
 /// once: without more touches, everything that was read would stay in memory.
 const CACHE_TOUCHES: u64 = 3 * 64 * 256;
+/// What a store of few blocks leaves in memory is not worth more.
+const BLOCK_TOUCHES: u64 = 12;
 
 /// Reads every row and compares with the record. The cost of an honest start: some 0.2 s for 100,000
 /// keys.
@@ -27,7 +29,7 @@ pub fn read_all(folder: &Path) -> Result<(Index, proto::StateMeta), BaseError> {
     let meta = tree.meta()?;
     let mut reading = Reading::default();
     if let Some((oldest, newest)) = tree.extent()? {
-        let touches = CACHE_TOUCHES / (newest - oldest + 1);
+        let touches = (CACHE_TOUCHES / (newest - oldest + 1)).min(BLOCK_TOUCHES);
         reading.index = Index::new(newest + 1);
         for number in (oldest..=newest).rev() {
             reading.read(number, Bytes::copy_from_slice(&tree.block(number)?))?;
