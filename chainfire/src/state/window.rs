@@ -12,9 +12,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-#[cfg(test)]
-mod tests;
-
 use super::base::{Base, BaseError, RowChange};
 use super::boundary::Boundary;
 use super::row::{Head, Row};
@@ -144,12 +141,12 @@ impl Window {
             // Most keys are written once while they are here.
             let versions = self.versions.entry(key.clone());
             let versions = versions.or_insert_with(|| Vec::with_capacity(1));
-            // A base that still has a key which is deleted here may lose it at any moment.
-            let is_in_base = match versions.last() {
+            // The base may lose at any moment what is deleted here.
+            let is_in_order = match versions.last() {
                 Some((_, row)) => row.is_some(),
                 None => self.base.head(&key).is_some(),
             };
-            if !is_in_base {
+            if !is_in_order {
                 self.beside_base.insert(key.clone());
             }
             versions.push((revision, row));
@@ -338,3 +335,6 @@ impl Window {
         self.floor = flush.target.revision;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@
 //!   index (memory)   key ► block 8, row 3; create revision, version, hash
 //! ```
 //!
-//! sled takes two to four times as much processor time for a row of its own in a tree of a million as in
+//! sled takes three to four times as much processor time for a row of its own in a tree of a million as in
 //! one of a thousand, and hardly more for a dozen rows at once than for one. So rows are stored in the
 //! order in which they come, and an index in memory knows the newest of every key. Once much of what is
 //! stored no longer counts, the oldest blocks are given up, and what still counts in them is stored again.
