@@ -38,6 +38,7 @@ pub struct RaftMetrics {
     pub fsync_seconds: Histogram,
     pub reads: Counter,
     pub read_rounds: Counter,
+    pub commits_carried: Counter,
     pub leader_changes: Counter,
     pub elections: Counter,
     pub pre_votes_lost: Counter,
@@ -99,6 +100,11 @@ impl RaftMetrics {
             fsync_seconds: histogram(registry, "fsync_seconds", "Data sync of the log", 0.0001),
             reads: counter(registry, "reads", "Linearizable reads"),
             read_rounds: counter(registry, "read_rounds", "Quorum rounds that confirmed reads"),
+            commits_carried: counter(
+                registry,
+                "commits_carried",
+                "Messages to followers spared because the next entries said the same",
+            ),
             leader_changes: counter(registry, "leader_changes", "Changes of the known leader"),
             elections: counter(registry, "elections", "Elections this member stood in"),
             pre_votes_lost: counter(

@@ -43,12 +43,15 @@ impl Unsynced {
 #[derive(Debug, Clone)]
 pub struct SyncGate {
     unsynced: Arc<watch::Sender<Unsynced>>,
+    /// The last entry that this member appended as a leader.
+    appended: Arc<watch::Sender<u64>>,
 }
 
 impl Default for SyncGate {
     fn default() -> Self {
         Self {
             unsynced: Arc::new(watch::Sender::new(Unsynced::default())),
+            appended: Arc::new(watch::Sender::new(0)),
         }
     }
 }
@@ -75,8 +78,16 @@ impl SyncGate {
         !self.unsynced.borrow().covers(index)
     }
 
+    /// Returns once this leader appends an entry after `index`.
+    pub async fn appended_after(&self, index: u64) {
+        let mut appended = self.appended.subscribe();
+        // It cannot be closed while the gate is there.
+        let _ = appended.wait_for(|last| *last > index).await;
+    }
+
     /// Notes entries that are about to be handed on. `None` if too much is unsynced already.
-    pub(super) fn hand_on(&self, first: u64, last: u64, bytes: usize) -> Option<Debt> {
+    pub(crate) fn hand_on(&self, first: u64, last: u64, bytes: usize) -> Option<Debt> {
+        self.appended.send_replace(last);
         let is_noted = self.unsynced.send_if_modified(|unsynced| {
             if unsynced.has_failed || unsynced.bytes + bytes > MAX_UNSYNCED_BYTES {
                 return false;
@@ -104,7 +115,7 @@ pub struct Debt {
 
 impl Debt {
     /// All entries up to the last of these are synced.
-    pub(super) fn pay(mut self) {
+    pub(crate) fn pay(mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         let last = self.last;
         self.gate.unsynced.send_modify(|unsynced| {

@@ -84,7 +84,13 @@ impl Member {
         ));
         let contact = Arc::new(LeaderContact::default());
         let (state, snapshots) = (opened.state, opened.machine.snapshots());
-        let raft = start_raft(identity.member_id, options, (&peers, &contact), &log, opened.machine).await?;
+        let network = Network {
+            peers: Arc::clone(&peers),
+            gate: log.sync_gate(),
+            contact: Arc::clone(&contact),
+            metrics: Arc::clone(&metrics.raft),
+        };
+        let raft = start_raft(identity.member_id, options, network, &log, opened.machine).await?;
         let stop = CancellationToken::new();
         let proposer = Proposer {
             id: identity.member_id,
@@ -317,15 +323,10 @@ impl Member {
 async fn start_raft(
     id: MemberId,
     options: &NodeOptions,
-    (peers, contact): (&Arc<Peers>, &Arc<LeaderContact>),
+    network: Network,
     log: &LogStore,
     machine: StateMachine,
 ) -> Result<Raft, StartError> {
-    let network = Network {
-        peers: Arc::clone(peers),
-        gate: log.sync_gate(),
-        contact: Arc::clone(contact),
-    };
     let machine = machine.behind(log.sync_gate());
     let config = options
         .timing

@@ -6,8 +6,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::{Stream, StreamExt};
 use openraft::error::{Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
@@ -18,19 +16,19 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use super::commit_notice::CommitNotice;
 use super::contact::LeaderContact;
+use super::parts::parts;
 use super::types::{Ballot, LogId, MemberId, Peer, TypeConfig};
 use crate::kv::KvError;
 use crate::log::SyncGate;
+use crate::metrics::RaftMetrics;
 use crate::proto::{self, raft_client::RaftClient};
-use crate::state::SnapshotFile;
 use crate::transport::{self, Wire};
 use crate::wire;
 
 /// The largest message between members: an entry is at most 4 MiB, a call carries some of them.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
-/// Parts of a snapshot on its way.
-const PART_BYTES: usize = 256 << 10;
 /// A connection younger than this is not dropped again for one more failure.
 const RECONNECT_EVERY: Duration = Duration::from_millis(200);
 /// How long a message waits for this member's own disk before it goes without word of a commit.
@@ -200,6 +198,7 @@ pub struct Network {
     /// No member hears of a commit before this one has synced it.
     pub gate: SyncGate,
     pub contact: Arc<LeaderContact>,
+    pub metrics: Arc<RaftMetrics>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -212,6 +211,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             address: node.address.clone(),
             gate: self.gate.clone(),
             contact: Arc::clone(&self.contact),
+            metrics: Arc::clone(&self.metrics),
+            notice: CommitNotice::default(),
         }
     }
 }
@@ -224,6 +225,8 @@ pub struct PeerNetwork {
     address: String,
     gate: SyncGate,
     contact: Arc<LeaderContact>,
+    metrics: Arc<RaftMetrics>,
+    notice: CommitNotice,
 }
 
 impl PeerNetwork {
@@ -248,14 +251,19 @@ impl RaftNetwork<TypeConfig> for PeerNetwork {
         if self.contact.is_giving_way() {
             return Err(unreachable(Status::unavailable("this leader gives way to another")));
         }
+        if let Err(carried) = self.notice.wait(&rpc, &self.gate).await {
+            self.metrics.commits_carried.inc();
+            return Err(RPCError::Network(NetworkError::new(&carried)));
+        }
         let deadline = Instant::now() + option.hard_ttl();
+        let committed = self.synced(rpc.leader_commit).await;
         let request = proto::AppendRequest {
             cluster_id: self.peers.cluster_id.clone(),
             to: self.target,
             ballot: Some(proto::Ballot::from(rpc.vote)),
             prev: rpc.prev_log_id.map(proto::LogId::from),
             entries: rpc.entries.iter().map(proto::Entry::from).collect(),
-            committed: self.synced(rpc.leader_commit).await.map(proto::LogId::from),
+            committed: committed.map(proto::LogId::from),
         };
         let mut client = self.peers.client(&self.address).await.map_err(unreachable)?;
         let reply = self
@@ -263,7 +271,11 @@ impl RaftNetwork<TypeConfig> for PeerNetwork {
             .bounded(&self.address, deadline, client.append(request))
             .await
             .map_err(rpc_error)?;
-        append_reply(reply).map_err(|status| RPCError::Network(NetworkError::new(&status)))
+        let response = append_reply(reply).map_err(|status| RPCError::Network(NetworkError::new(&status)))?;
+        if matches!(response, AppendEntriesResponse::Success) {
+            self.notice.told(committed);
+        }
+        Ok(response)
     }
 
     async fn vote(
@@ -324,33 +336,6 @@ impl RaftNetwork<TypeConfig> for PeerNetwork {
     fn backoff(&self) -> Backoff {
         Backoff::new(std::iter::repeat(Duration::from_millis(100)))
     }
-}
-
-/// A snapshot as the messages that carry it.
-fn parts(start: proto::SnapshotStart, file: SnapshotFile) -> impl Stream<Item = proto::SnapshotPart> {
-    use proto::snapshot_part::Part;
-    let first = futures::stream::iter([proto::SnapshotPart {
-        part: Some(Part::Start(start)),
-    }]);
-    first.chain(chunks(file).map(|data| proto::SnapshotPart {
-        part: Some(Part::Data(data)),
-    }))
-}
-
-/// A snapshot's bytes in pieces. An unreadable piece ends the stream early, which the receiver notices.
-pub fn chunks(file: SnapshotFile) -> impl Stream<Item = Bytes> {
-    futures::stream::unfold((file, 0), |(file, offset)| async move {
-        let data = match file.read_at(offset, PART_BYTES) {
-            Ok(data) if !data.is_empty() => data,
-            Ok(_) => return None,
-            Err(error) => {
-                tracing::warn!(%error, path = %file.path.display(), "a snapshot cannot be read");
-                return None;
-            }
-        };
-        let next = offset + data.len() as u64;
-        Some((data, (file, next)))
-    })
 }
 
 fn append_reply(reply: proto::AppendReply) -> Result<AppendEntriesResponse<MemberId>, Status> {

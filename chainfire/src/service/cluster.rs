@@ -12,7 +12,7 @@ use crate::node::membership::{self, MembershipError};
 use crate::node::{Member, Node};
 use crate::proto::cluster_client::ClusterClient;
 use crate::proto::{self, cluster_server};
-use crate::raft::network::chunks;
+use crate::raft::parts::chunks;
 use crate::raft::types::{MemberId, Membership, Peer};
 use crate::state::{Answer, FEATURE_LEVEL};
 use crate::wire;

@@ -2,6 +2,7 @@
 
 mod life;
 mod recover;
+mod tidings;
 
 use std::path::Path;
 use std::sync::Arc;
