@@ -19,6 +19,7 @@ pub mod backup;
 pub mod claim;
 pub mod client;
 mod codec;
+pub mod descriptors;
 #[cfg(feature = "faults")]
 mod faults;
 mod files;

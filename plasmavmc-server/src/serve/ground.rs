@@ -1,10 +1,9 @@
-//! What has to be there before anything runs: folders, the claim to them, enough descriptors.
+//! What has to be there before anything runs: folders, and the claim to them.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use chainfire::claim::{Claim, ClaimError, claim};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 
@@ -50,17 +49,4 @@ fn make(folder: &Path) -> Result<(), GroundError> {
         path: folder.to_owned(),
         source,
     })
-}
-
-/// About eight descriptors a VM, and one a client: the usual 1024 do not go far. The guard gives QEMUs limits
-/// of their own.
-pub fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, current = ?limit.current, "the limit of open files cannot be raised");
-    }
 }

@@ -79,7 +79,8 @@ pub enum ServeError {
 
 /// Runs a server until `stop`.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), ServeError> {
-    ground::raise_descriptor_limit();
+    // About eight a VM, and one a client. The guard gives QEMUs limits of their own.
+    chainfire::descriptors::raise_limit();
     let _claim = ground::prepare(&config)?;
     let identity = identity_of(&config)?;
     let kvm = match identity.witness {

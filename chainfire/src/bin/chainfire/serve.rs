@@ -66,6 +66,7 @@ fn threads() -> (usize, usize) {
 const STOP_DEADLINE: Duration = Duration::from_millis(1800);
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    chainfire::descriptors::raise_limit();
     let (for_clients, for_replication) = threads();
     let clients = runtime("chainfire-client", for_clients)?;
     let replication = runtime("chainfire-raft", for_replication)?;
