@@ -46,7 +46,15 @@ impl Kv for Store {
         if query.consistency == Consistency::Linearizable {
             member.reads().linearize().await?;
         }
-        member.state().range(&query)
+        // A page may be long, and on the disk: nothing else is to wait for it.
+        let state = member.state().clone();
+        tokio::task::spawn_blocking(move || state.range(&query))
+            .await
+            .unwrap_or_else(|died| {
+                Err(KvError::Internal {
+                    reason: format!("the reading ended: {died}"),
+                })
+            })
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnAnswer, KvError> {
