@@ -83,6 +83,7 @@ pub struct Node {
 struct Inner {
     options: NodeOptions,
     metrics: Arc<Metrics>,
+    replication: tokio::runtime::Handle,
     phase: watch::Sender<Phase>,
     stop: CancellationToken,
     supervisor: Mutex<Option<tokio::task::JoinHandle<()>>>,
@@ -128,6 +129,11 @@ impl Node {
                 reason: "it is stopping".to_owned(),
             }),
         }
+    }
+
+    /// The threads of replication.
+    pub fn replication(&self) -> &tokio::runtime::Handle {
+        &self.inner.replication
     }
 
     pub fn phase(&self) -> watch::Receiver<Phase> {

@@ -135,6 +135,7 @@ pub async fn start(
         inner: Arc::new(Inner {
             options,
             metrics,
+            replication: runtime,
             phase,
             stop,
             supervisor: Mutex::new(Some(task)),

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod kv;
+mod seats;
 mod server;
 
 pub use cluster::ClusterService;

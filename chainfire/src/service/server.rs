@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::routing::get;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
+use super::seats::{Place, Seats};
 use super::{ClusterService, KvService};
 use crate::node::{Node, Phase};
 use crate::proto::cluster_server::ClusterServer;
@@ -55,8 +58,10 @@ impl Server {
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
         let clients = node.options().limits.clients;
+        let near = Some(node.replication().clone());
         let app = router(node, &stop).await?;
-        let accepting = tokio::spawn(serve_connections(listener.into_inner(), app, clients, stop.clone()));
+        let serving = serve_connections(listener.into_inner(), app, clients, near, stop.clone());
+        let accepting = tokio::spawn(serving);
         Ok(Self {
             address,
             stop,
@@ -127,30 +132,25 @@ const KV_NAME: &str = <KvServer<KvService> as tonic::server::NamedService>::NAME
 const CLUSTER_NAME: &str = <ClusterServer<ClusterService> as tonic::server::NamedService>::NAME;
 
 /// Serves the connections of a listener until `stop`, at most `clients` at once; then lets calls finish that are
-/// under way, for a second at most.
+/// under way, for a second at most. A few connections are served on `near`, the threads of replication.
 pub async fn serve_connections(
-    listener: tokio::net::TcpListener,
+    listener: TcpListener,
     app: axum::Router,
     clients: usize,
+    near: Option<Handle>,
     stop: CancellationToken,
 ) {
     let graceful = GracefulShutdown::new();
     let room = Arc::new(Semaphore::new(clients));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(CALLS_PER_CONNECTION)
-        .keep_alive_interval(Some(Duration::from_secs(10)))
-        .keep_alive_timeout(Duration::from_secs(10));
+    let seats = Seats::new(near);
     let refusal = over_limit(clients);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let (stream, _) = match accepted {
-            Ok(accepted) => accepted,
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of descriptors, most likely: let some connection end first.
                 tracing::warn!(%error, "a connection cannot be accepted");
@@ -158,17 +158,12 @@ pub async fn serve_connections(
                 continue;
             }
         };
-        // A connection that is slower without it still works.
-        let _ = stream.set_nodelay(true);
         let permit = Arc::clone(&room).try_acquire_owned();
         let service = if permit.is_ok() { app.clone() } else { refusal.clone() };
-        let connection = builder
-            .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service))
-            .into_owned();
-        let watched = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = watched.await {
-                tracing::debug!(%error, "a connection ended");
+        let (place, watcher) = (seats.place(), graceful.watcher());
+        place.threads.clone().spawn(async move {
+            if let Err(error) = serve_connection(stream, service, &place, watcher).await {
+                tracing::debug!(error, "a connection ended");
             }
             drop(permit);
         });
@@ -176,6 +171,28 @@ pub async fn serve_connections(
     if tokio::time::timeout(DRAIN_DEADLINE, graceful.shutdown()).await.is_err() {
         tracing::warn!("some connections did not end in time");
     }
+}
+
+/// Serves one connection to its end, on the threads of its place.
+async fn serve_connection(
+    stream: TcpStream,
+    service: axum::Router,
+    place: &Place,
+    watcher: Watcher,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    // It is to wake these threads, not those that accepted it.
+    let stream = TcpStream::from_std(stream.into_std()?)?;
+    // A connection that is slower without it still works.
+    let _ = stream.set_nodelay(true);
+    let mut builder = auto::Builder::new(place.calls.clone());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(CALLS_PER_CONNECTION)
+        .keep_alive_interval(Some(Duration::from_secs(10)))
+        .keep_alive_timeout(Duration::from_secs(10));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    watcher.watch(connection.into_owned()).await
 }
 
 /// What a client meets who is one too many: an answer that says so to every call.

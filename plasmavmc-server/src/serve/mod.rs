@@ -125,6 +125,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), ServeErr
         listener.into_inner(),
         port.router()?,
         CLIENTS,
+        None,
         streams.clone(),
     ));
     let outcome = tokio::select! {

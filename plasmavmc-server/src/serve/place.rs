@@ -162,9 +162,8 @@ impl Starter {
         let routes = member_routes(joined.node.clone())
             .add_service(NodeServer::new(NodeService::new(Arc::clone(&place))))
             .into_axum_router();
-        let port = self
-            .raft
-            .spawn(serve_connections(joined.listener, routes, PEERS, joined.stop.clone()));
+        let serving = serve_connections(joined.listener, routes, PEERS, None, joined.stop.clone());
+        let port = self.raft.spawn(serving);
         Ok(Running {
             place,
             leadership: joined.leadership,

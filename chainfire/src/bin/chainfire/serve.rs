@@ -55,8 +55,8 @@ pub struct Args {
     max_watches: usize,
 }
 
-/// Threads that answer clients, and threads of replication, which are its own so that no load delays a
-/// heartbeat. Where processors are few, a second thread costs more wake-ups than it saves.
+/// Threads that answer clients, and threads of replication, so that no load delays a heartbeat; the first few
+/// connections have seats on the latter. Where processors are few, a second thread costs more wake-ups than it saves.
 fn threads() -> (usize, usize) {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     ((processors / 2).clamp(1, 4), (processors / 2).clamp(1, 2))
