@@ -13,8 +13,9 @@
 //! What must never happen: an acknowledged write is lost or reordered by the crash of any minority, or of
 //! all members; a linearizable read misses an acknowledged write; a watch skips a change.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod allocator;
 pub mod backup;
 pub mod claim;
 pub mod client;

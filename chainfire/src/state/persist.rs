@@ -1,13 +1,16 @@
 //! The flusher: one thread that moves the oldest entries from the window to the base.
 //!
 //! It is the only writer of a base while a member runs. It works in small steps, so that a read never
-//! waits long for sled, and each step is a whole number of entries with the record that says so.
+//! waits long for sled, and each step is a whole number of entries with the record that says so. When it has had
+//! nothing to do for a while, it gives back the memory that is free by then.
 
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::read::State;
+use crate::allocator;
 
 /// Flushing begins when the window is larger, and ends when it is this much smaller.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +31,8 @@ impl Default for FlushLimits {
     }
 }
 
+/// How long nothing was to be flushed before memory is given back: who goes on writing would want it again.
+const QUIET: Duration = Duration::from_secs(1);
 /// Distinct keys of one step.
 const STEP_ROWS: usize = 512;
 
@@ -63,17 +68,20 @@ impl Drop for Flusher {
 }
 
 fn run(state: &State, limits: FlushLimits, stop: &CancellationToken) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "the flusher cannot start");
             return;
         }
     };
+    // Opening the store has left some.
+    let mut has_freed = true;
     while !stop.is_cancelled() {
         if state.window_bytes() > limits.begin_bytes {
             drain(state, limits.end_bytes, stop);
             hand_to_the_system(state);
+            has_freed = true;
         }
         if state.window_bytes() > limits.begin_bytes && state.damage().is_none() {
             // A pin holds the floor: its end, or the next entry, wakes us.
@@ -83,6 +91,10 @@ fn run(state: &State, limits: FlushLimits, stop: &CancellationToken) {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = state.flush_wanted().notified() => {}
+                () = tokio::time::sleep(QUIET), if has_freed => {
+                    allocator::give_back();
+                    has_freed = false;
+                }
             }
         });
     }
